@@ -1,0 +1,120 @@
+package mountopt
+
+import (
+	"fmt"
+	"time"
+)
+
+// Options is what a list of options, or several, asked for. Pointers and empty
+// strings mean "not asked", so that the one who mounts can apply the default.
+type Options struct {
+	Lowers     []string // topmost first
+	DataLowers []string
+	Upper      string
+	Work       string
+
+	Redirect  string // on, off, follow, nofollow
+	Index     string // on, off
+	Xino      string // on, off, auto
+	Metacopy  *bool
+	UserXattr bool
+	Volatile  bool
+	NoFsync   bool // fsync=0: answer fsync at once
+	NoACL     bool
+
+	UIDMap, GIDMap       []IDRange
+	SquashUID, SquashGID *uint32
+	XattrPermissions     int // 0, 1 (privileged xattr) or 2 (user xattr)
+
+	EntryTimeout, AttrTimeout, NegativeTimeout *time.Duration
+	Writeback                                  *bool
+
+	Mode      string // cached, passthrough, shared
+	Threshold int64  // bytes; 0 is the default, negative: never by range
+	NoSettle  bool
+	Log       string // file
+	Verbose   bool
+
+	AllowOther                     bool
+	ReadOnly                       bool
+	NoSuid, NoDev, NoExec, NoAtime bool
+	Source                         string
+	Context                        []string // SELinux options, raw
+}
+
+// IDRange maps Count owners from Layer on, as stored in the layers, to those from
+// View on, as seen in the mount.
+type IDRange struct{ Layer, View, Count uint32 }
+
+// Error is what is wrong with one option. It is one line.
+type Error struct {
+	Option string
+	Reason string
+}
+
+func (e *Error) Error() string { return fmt.Sprintf("option %s: %s", e.Option, e.Reason) }
+
+// Parse adds a list of options to o. A later option wins over an earlier one of
+// the same name, except those that add (lowerdir+, datadir+). The error is an
+// *Error; o is then half changed and of no more use.
+func (o *Options) Parse(list string) error {
+	pairs, err := Split(list)
+	if err != nil {
+		return err
+	}
+	for _, p := range pairs {
+		if err := o.Set(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Set adds one option to o.
+func (o *Options) Set(p Pair) error {
+	r, ok := table[p.Key]
+	if !ok {
+		if isUserspace(p.Key) {
+			return nil
+		}
+		return &Error{p.Key, "unknown"}
+	}
+	switch {
+	case r.kind == refused && r.set == nil:
+		return &Error{p.Key, "not supported: " + r.text}
+	case r.kind == harmless && r.set == nil:
+		return nil
+	case r.value && !p.HasValue && !r.optional:
+		return &Error{p.Key, "needs a value"}
+	case !r.value && p.HasValue:
+		return &Error{p.Key, "takes no value"}
+	}
+	if err := r.set(o, p.Value); err != nil {
+		name := p.Key
+		if p.HasValue && len(p.Value) < 80 {
+			name += "=" + p.Value
+		}
+		return &Error{name, err.Error()}
+	}
+	return nil
+}
+
+// Validate reports contradictions between options, as the kernel does for its
+// own (ovl_fs_params_verify in fs/overlayfs/params.c).
+func (o *Options) Validate() error {
+	switch metacopy := o.Metacopy != nil && *o.Metacopy; {
+	case len(o.Lowers) == 0 && len(o.DataLowers) > 0:
+		return &Error{"datadir+", "data-only directories need at least one other lower directory"}
+	case len(o.Lowers) == 0:
+		return &Error{"lowerdir", "missing: a mount needs at least one lower directory"}
+	case metacopy && (o.Redirect == "off" || o.Redirect == "nofollow"):
+		return &Error{"metacopy=on", "contradicts redirect_dir=" + o.Redirect}
+	case metacopy && o.UserXattr:
+		return &Error{"metacopy=on", "contradicts userxattr"}
+	case o.Redirect == "on" && o.UserXattr:
+		return &Error{"redirect_dir=on", "contradicts userxattr"}
+	case o.Mode == "passthrough" && o.Writeback != nil && *o.Writeback:
+		return &Error{"writeback=1", "contradicts mode=passthrough"}
+	}
+	return nil
+}
