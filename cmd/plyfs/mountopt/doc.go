@@ -20,6 +20,6 @@
 // does, and plyfs does not do that; the error names it and says why. A word that
 // is in no row is an error too: nothing is silently ignored.
 //
-// The package looks at no file, except in [Places], which asks whether directories
-// get into each other's way.
+// The package looks at no file: whether the directories exist, and whether they
+// get into each other's way, is the union's business.
 package mountopt

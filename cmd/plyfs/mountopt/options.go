@@ -15,12 +15,13 @@ type Options struct {
 
 	Redirect  string // on, off, follow, nofollow
 	Index     string // on, off
-	Xino      string // on, off, auto
 	Metacopy  *bool
 	UserXattr bool
 	Volatile  bool
 	NoFsync   bool // fsync=0: answer fsync at once
 	NoACL     bool
+	// StaticNlink: directories show one link, whatever they contain.
+	StaticNlink bool
 
 	UIDMap, GIDMap       []IDRange
 	SquashUID, SquashGID *uint32

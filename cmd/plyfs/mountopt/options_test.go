@@ -29,7 +29,7 @@ func TestParse(t *testing.T) {
 		{in: "upperdir=", err: "needs a path"},
 
 		{in: "redirect_dir=nofollow,index=off,xino=auto,metacopy=on,userxattr,volatile",
-			want: Options{Redirect: "nofollow", Index: "off", Xino: "auto", Metacopy: ptr(true), UserXattr: true, Volatile: true}},
+			want: Options{Redirect: "nofollow", Index: "off", Metacopy: ptr(true), UserXattr: true, Volatile: true}},
 		{in: "metacopy", want: Options{Metacopy: ptr(true)}},
 		{in: "metacopy=off", want: Options{Metacopy: ptr(false)}},
 		{in: "metacopy=yes", err: "option metacopy=yes: want on or off"},
@@ -38,7 +38,8 @@ func TestParse(t *testing.T) {
 		{in: "fsync=0", want: Options{NoFsync: true}},
 		{in: "fsync=0,fsync=1", want: Options{}},
 		{in: "fsync=2", err: "want 0 or 1"},
-		{in: "noacl", want: Options{NoACL: true}},
+		{in: "noacl,static_nlink", want: Options{NoACL: true, StaticNlink: true}},
+		{in: "xino=maybe", err: "option xino=maybe: "},
 
 		{in: "uidmapping=0:1000:1:1:100000:65536,gidmapping=0:1000:1", want: Options{
 			UIDMap: []IDRange{{0, 1000, 1}, {1, 100000, 65536}}, GIDMap: []IDRange{{0, 1000, 1}}}},
@@ -70,7 +71,7 @@ func TestParse(t *testing.T) {
 		{in: "ro,nosuid,nodev,noexec,rw,suid,dev,exec", want: Options{}},
 		{in: `context="s:o:c1,c2"`, want: Options{Context: []string{`context="s:o:c1,c2"`}}},
 
-		{in: "default_permissions,static_nlink,threaded=1,fast_ino=0,_netdev,nofail,relatime,x-systemd.automount,comment=a", want: Options{}},
+		{in: "default_permissions,threaded=1,fast_ino=0,_netdev,nofail,relatime,x-systemd.automount,comment=a", want: Options{}},
 		{in: "verity=off,nfs_export=off,uuid=auto,noxattrs=0", want: Options{}},
 		{in: "verity=require", err: "option verity=require: not supported: "},
 		{in: "nfs_export=on", err: "option nfs_export=on: not supported: "},

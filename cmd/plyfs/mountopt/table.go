@@ -68,10 +68,8 @@ func unionRows(t map[string]row) {
 		set: func(o *Options, v string) error { return onOff(&o.Metacopy, v) }}
 	t["index"] = row{value: true, form: "on|off", text: "keep hard links together over copy-ups and mounts",
 		set: func(o *Options, v string) error { return choose(&o.Index, v, "on", "off") }}
-	t["xino"] = row{value: true, form: "on|off|auto", text: "how inode numbers of several layers are kept apart",
-		set: func(o *Options, v string) error { return choose(&o.Xino, v, "on", "off", "auto") }}
 	t["userxattr"] = row{text: "keep marks in user. attributes instead of trusted. ones", set: func(o *Options, _ string) error { o.UserXattr = true; return nil }}
-	t["volatile"] = row{text: "never wait for the disk; the upper is lost with the machine", set: func(o *Options, _ string) error { o.Volatile = true; return nil }}
+	t["volatile"] = row{text: "never wait for the disk; not unmounted, the upper is refused at the next mount", set: func(o *Options, _ string) error { o.Volatile = true; return nil }}
 	t["fsync"] = row{value: true, form: "0|1", text: "0: answer fsync at once",
 		set: func(o *Options, v string) error {
 			on, err := zeroOne(v)
@@ -80,6 +78,7 @@ func unionRows(t map[string]row) {
 		}}
 	t["noacl"] = row{text: "no POSIX access lists", set: func(o *Options, _ string) error { o.NoACL = true; return nil }}
 	t["acl"] = row{text: "POSIX access lists (the default)", set: func(o *Options, _ string) error { o.NoACL = false; return nil }}
+	t["static_nlink"] = row{text: "directories show one link, whatever they contain", set: func(o *Options, _ string) error { o.StaticNlink = true; return nil }}
 	t["threshold"] = row{value: true, form: "SIZE|off", text: "from this size on, a write copies up only the range it touches",
 		set: func(o *Options, v string) (err error) { o.Threshold, err = ParseThreshold(v); return err }}
 	t["nosettle"] = row{text: "leave partly copied files unfinished at unmount", set: func(o *Options, _ string) error { o.NoSettle = true; return nil }}
@@ -88,7 +87,7 @@ func unionRows(t map[string]row) {
 func ownerRows(t map[string]row) {
 	t["uidmapping"] = row{value: true, form: "LAYER:VIEW:COUNT[:...]", text: "show owners LAYER... of the layers as VIEW...",
 		set: func(o *Options, v string) (err error) { o.UIDMap, err = parseRanges(v); return err }}
-	t["gidmapping"] = row{value: true, form: "LAYER:VIEW:COUNT[:...]", text: "the same for groups",
+	t["gidmapping"] = row{value: true, form: "LAYER:VIEW:COUNT[:...]", text: "show groups LAYER... of the layers as VIEW...",
 		set: func(o *Options, v string) (err error) { o.GIDMap, err = parseRanges(v); return err }}
 	t["squash_to_root"] = row{text: "everything belongs to 0:0", set: func(o *Options, _ string) error {
 		o.SquashUID, o.SquashGID = new(uint32), new(uint32)
@@ -96,7 +95,7 @@ func ownerRows(t map[string]row) {
 	}}
 	t["squash_to_uid"] = row{value: true, form: "UID", text: "everything belongs to this user", set: func(o *Options, v string) error { return setID(&o.SquashUID, v) }}
 	t["squash_to_gid"] = row{value: true, form: "GID", text: "everything belongs to this group", set: func(o *Options, v string) error { return setID(&o.SquashGID, v) }}
-	t["xattr_permissions"] = row{value: true, form: "0|1|2", text: "keep owner and mode in an attribute: 1 security., 2 user.",
+	t["xattr_permissions"] = row{value: true, form: "0|1|2", text: "keep owner and mode in an attribute: 1 a privileged one, 2 user.containers.override_stat",
 		set: func(o *Options, v string) error {
 			if len(v) != 1 || v[0] < '0' || v[0] > '2' {
 				return errors.New("want 0, 1 or 2")
@@ -113,9 +112,9 @@ func serveRows(t map[string]row) {
 			o.EntryTimeout, o.AttrTimeout, o.NegativeTimeout = d, d, d
 			return err
 		}}
-	t["entry_timeout"] = row{value: true, form: "SECONDS", text: "the same, only names", set: func(o *Options, v string) (err error) { o.EntryTimeout, err = seconds(v); return err }}
-	t["attr_timeout"] = row{value: true, form: "SECONDS", text: "the same, only attributes", set: func(o *Options, v string) (err error) { o.AttrTimeout, err = seconds(v); return err }}
-	t["negative_timeout"] = row{value: true, form: "SECONDS", text: "the same, only missing names", set: func(o *Options, v string) (err error) { o.NegativeTimeout, err = seconds(v); return err }}
+	t["entry_timeout"] = row{value: true, form: "SECONDS", text: "how long the kernel may keep names", set: func(o *Options, v string) (err error) { o.EntryTimeout, err = seconds(v); return err }}
+	t["attr_timeout"] = row{value: true, form: "SECONDS", text: "how long the kernel may keep attributes", set: func(o *Options, v string) (err error) { o.AttrTimeout, err = seconds(v); return err }}
+	t["negative_timeout"] = row{value: true, form: "SECONDS", text: "how long the kernel may keep that a name is missing", set: func(o *Options, v string) (err error) { o.NegativeTimeout, err = seconds(v); return err }}
 	t["writeback"] = row{value: true, form: "0|1", text: "let the kernel gather small writes",
 		set: func(o *Options, v string) error {
 			on, err := zeroOne(v)
@@ -159,7 +158,7 @@ func mountRows(t map[string]row) {
 // silence lists what is so here anyway, or is meant for somebody else.
 func silence(t map[string]row) {
 	for _, name := range strings.Fields(`
-		default_permissions static_nlink threaded fast_ino
+		default_permissions threaded fast_ino
 		async atime relatime norelatime diratime nodiratime lazytime nolazytime nostrictatime
 		nomand silent loud defaults nofail auto noauto nouser user users owner group _netdev comment
 		subtype max_read max_write max_readahead max_background congestion_threshold
@@ -178,6 +177,7 @@ func silence(t map[string]row) {
 			return errors.New("not supported: " + reason)
 		}}
 	}
+	only("xino", "inode numbers are always kept apart", "on", "off", "auto")
 	only("nfs_export", "the mount cannot be exported by file handle", "off")
 	only("verity", "digests of lower files are not checked", "off")
 	only("uuid", "a FUSE mount has no filesystem UUID of its own", "auto", "null")
