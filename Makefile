@@ -1,0 +1,50 @@
+# make demo and make test are the two to know; README.md has the rest.
+
+GO        ?= go
+FUZZTIME  ?= 10s
+BIN       := bin/plyfs
+UNIT       = $(shell $(GO) list ./... | grep -v '/integration')
+
+.PHONY: build demo test test-unit test-mount test-real bench lint fuzz deps clean
+
+build:
+	@mkdir -p bin
+	$(GO) build -trimpath -o $(BIN) ./cmd/plyfs
+
+demo: build
+	@$(BIN) demo
+
+# What the tests need beside Go; installed when missing and permitted.
+deps:
+	@.ci/install
+	@$(GO) mod download
+
+test: deps lint test-unit test-mount
+
+lint:
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo 'these files want gofmt:'; gofmt -l $$(git ls-files '*.go'); exit 1; }
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+
+test-unit:
+	$(GO) test -race $(UNIT)
+
+# Through real mounts. Without root or FUSE they are skipped, each with its reason, unless
+# PLYFS_REQUIRE_MOUNT=1.
+test-mount: build
+	$(GO) test -race -count=1 -timeout 15m ./integration/...
+
+# A Debian root filesystem, Podman and Buildah on plyfs: minutes, root and a network.
+test-real: build
+	@.ci/install real
+	PLYFS_REAL=1 $(GO) test -count=1 -timeout 25m -run 'Real' -v ./integration/...
+
+bench: build
+	@.ci/install
+	$(BIN) bench
+
+fuzz:
+	@.ci/fuzz $(FUZZTIME)
+
+clean:
+	rm -rf bin
