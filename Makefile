@@ -39,9 +39,11 @@ test-real: build
 	@.ci/install real
 	PLYFS_REAL=1 $(GO) test -count=1 -timeout 25m -run 'Real' -v ./integration/...
 
+# BENCHFLAGS=--quick for a look; go run ./integration/bench --help for the rest.
 bench: build
 	@.ci/install
-	$(BIN) bench
+	$(GO) build -o bin/bench ./integration/bench
+	bin/bench --plyfs $(BIN) $(BENCHFLAGS)
 
 fuzz:
 	@.ci/fuzz $(FUZZTIME)
