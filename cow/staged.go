@@ -1,0 +1,136 @@
+package cow
+
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/layer"
+)
+
+// Staged is a finished copy under a private name. Exactly one goroutine uses
+// it, and ends its life with [Staged.Commit] or [Staged.Abort]; [Staged.Link]
+// may come before either.
+type Staged struct {
+	Name string // in the work directory
+	// FD is open read-write for a regular file, read-only for a directory, and
+	// -1 for everything else. It stays open after Commit: take it with TakeFD
+	// or close it with Close.
+	FD      int
+	Method  Method
+	Partial bool         // an unfinished file, see Partial
+	Stat    unix.Statx_t // as staged; the rename changes its ctime
+
+	e         *Engine
+	dir       bool
+	work      int  // descriptor of the work directory, while held
+	held      bool // Engine.work.Done is owed
+	committed bool
+	event     Event
+}
+
+// Commit gives the object its name in the directory dirfd, atomically. With
+// replaceWhiteout something that is not a directory may be there and is
+// replaced, otherwise EEXIST is returned. The parent's times are the caller's
+// business. On error the object is still staged: abort it.
+func (s *Staged) Commit(dirfd int, name string, replaceWhiteout bool) error {
+	var err error
+	switch {
+	case !replaceWhiteout:
+		err = layer.Rename(s.work, s.Name, dirfd, name, unix.RENAME_NOREPLACE)
+		if err == unix.EINVAL { // a filesystem without the flag; callers hold the directory
+			err = layer.Rename(s.work, s.Name, dirfd, name, 0)
+		}
+	case s.dir:
+		// A directory cannot replace a whiteout, but trade places with it.
+		err = layer.Rename(s.work, s.Name, dirfd, name, unix.RENAME_EXCHANGE)
+		if err == nil {
+			// Left behind it is only a stale name in the work directory.
+			_ = layer.Unlink(s.work, s.Name)
+		}
+	default:
+		err = layer.Rename(s.work, s.Name, dirfd, name, 0)
+	}
+	if err != nil {
+		return err
+	}
+	s.committed = true
+	if s.Partial {
+		s.e.placed(true)
+	}
+	s.publish()
+	s.release()
+	return nil
+}
+
+// Link gives the object a further name, before Commit: the entry of a hard link
+// index, say. On error the object is still staged.
+func (s *Staged) Link(dirfd int, name string) error {
+	return layer.Link(s.work, s.Name, dirfd, name)
+}
+
+// Abort removes a staged object and closes its descriptor. It does nothing
+// after Commit, so that it may be deferred.
+func (s *Staged) Abort() {
+	if !s.committed {
+		s.discard()
+	}
+}
+
+// TakeFD returns the descriptor, which from then on is the caller's.
+func (s *Staged) TakeFD() int {
+	fd := s.FD
+	s.FD = -1
+	return fd
+}
+
+// Close closes the descriptor if it was not taken.
+func (s *Staged) Close() {
+	if fd := s.TakeFD(); fd >= 0 {
+		unix.Close(fd)
+	}
+}
+
+func (s *Staged) discard() {
+	s.Close()
+	if s.Partial {
+		s.Partial = false
+		s.e.placed(false)
+	}
+	if s.held && s.Name != "" {
+		// What cannot be removed now is removed by CleanWork at the next mount.
+		if s.dir {
+			_ = layer.Rmdir(s.work, s.Name)
+		} else {
+			_ = layer.Unlink(s.work, s.Name)
+		}
+		s.Name = ""
+	}
+	s.release()
+}
+
+func (s *Staged) release() {
+	if s.held {
+		s.held = false
+		s.e.work.Done()
+	}
+}
+
+func (s *Staged) publish() {
+	s.event.Time = time.Now()
+	s.event.UpperBytes = int64(s.Stat.Blocks) * 512
+	s.e.bus.Publish(s.event)
+}
+
+func (s *Staged) stat(src *Source) error {
+	var err error
+	if s.FD >= 0 {
+		err = statFD(s.FD, &s.Stat)
+	} else {
+		err = layer.Stat(s.work, s.Name, &s.Stat)
+	}
+	if err != nil {
+		return fail(src, "stat", err)
+	}
+	return nil
+}

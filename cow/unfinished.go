@@ -1,0 +1,301 @@
+package cow
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/layer"
+)
+
+// While there may be unfinished files, the work directory has
+//
+//	incompat/plyfs-partial/list
+//
+// The kernel's overlayfs refuses a work directory with anything in "incompat"
+// that it does not know, and says its name (ovl_workdir_cleanup_recurse). The list
+// has the path in the upper of each file that was left unfinished, ended by a NUL:
+// appending to it costs one write, a directory entry per file costs ten times
+// that. It is a hint: whoever needs to be certain, after a crash or when a file
+// is not where the list says, walks the upper. The truth is in the records.
+const (
+	incompatDir = "incompat"
+	partialMark = "plyfs-partial"
+	listName    = "list"
+)
+
+// unfinished is the engine's part in the mark.
+type unfinished struct {
+	count atomic.Int64 // committed and not finished, since the mount; an estimate
+	walk  atomic.Bool  // an earlier mount left the mark: the list may lack files
+
+	mu     sync.Mutex
+	marked bool   // the mark is there and on disk; guarded by mu
+	fd     int    // the list, for appending; guarded by mu
+	seq    uint64 // how many files were announced; guarded by mu
+	staged int    // announced, and neither committed nor aborted; guarded by mu
+}
+
+// Marked says whether the upper may have unfinished files. As long as it does
+// not, no file of it needs to be asked for a record.
+func (e *Engine) Marked() bool {
+	e.list.mu.Lock()
+	defer e.list.mu.Unlock()
+	return e.list.marked || e.list.walk.Load()
+}
+
+// Unfinished returns how many files were left unfinished and not finished since
+// the engine was made, and whether that is all: an earlier mount may have left more,
+// and some may have been removed.
+func (e *Engine) Unfinished() (n int64, all bool) {
+	return max(e.list.count.Load(), 0), !e.list.walk.Load()
+}
+
+// findMark looks whether an earlier mount left the mark.
+func (e *Engine) findMark(work int) error {
+	e.list.fd = -1
+	dir, err := openMark(work)
+	if err == unix.ENOENT {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	unix.Close(dir)
+	e.list.walk.Store(true)
+	return nil
+}
+
+func openMark(work int) (int, error) {
+	dir, err := layer.Open(work, incompatDir, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(dir)
+	return layer.Open(dir, partialMark, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+}
+
+// announce sees to it that the mark is on disk, and adds a path to the list,
+// before an unfinished file gets its name. Each call is followed by one of placed.
+func (e *Engine) announce(work int, path string) error {
+	l := &e.list
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.marked {
+		if err := e.writeMark(work); err != nil {
+			return err
+		}
+		l.marked = true
+	}
+	l.seq++
+	l.staged++
+	line := append([]byte(strings.TrimPrefix(path, "/")), 0)
+	if n, err := unix.Write(l.fd, line); err != nil || n < len(line) {
+		l.walk.Store(true) // the list lacks a file: walk
+	}
+	return nil
+}
+
+// placed ends what announce began.
+func (e *Engine) placed(committed bool) {
+	if committed {
+		e.list.count.Add(1)
+	}
+	e.list.mu.Lock()
+	e.list.staged--
+	e.list.mu.Unlock()
+}
+
+// writeMark makes the mark durable. list.mu is held.
+func (e *Engine) writeMark(work int) error {
+	mkdir := func(parent int, name string) (int, error) {
+		if err := layer.Mkdir(parent, name, 0o700); err != nil && err != unix.EEXIST {
+			return -1, err
+		}
+		return layer.Open(parent, name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	}
+	incompat, err := mkdir(work, incompatDir)
+	if err != nil {
+		return fmt.Errorf("mark the work directory: %w", err)
+	}
+	defer unix.Close(incompat)
+	mark, err := mkdir(incompat, partialMark)
+	if err != nil {
+		return fmt.Errorf("mark the work directory: %w", err)
+	}
+	defer unix.Close(mark)
+	fd, err := layer.Open(mark, listName, unix.O_RDWR|unix.O_CREAT|unix.O_APPEND, 0o600)
+	if err != nil {
+		return fmt.Errorf("mark the work directory: %w", err)
+	}
+	if !e.cfg.Volatile {
+		for _, dir := range [...]int{mark, incompat} {
+			if err := ignoringEINTR(func() error { return unix.Fsync(dir) }); err != nil {
+				unix.Close(fd)
+				return fmt.Errorf("mark the work directory: fsync: %w", err)
+			}
+		}
+	}
+	if e.list.fd >= 0 {
+		unix.Close(e.list.fd)
+	}
+	e.list.fd = fd
+	return nil
+}
+
+// removeMark takes the mark away if no file was announced since seq and none is
+// about to be committed.
+func (e *Engine) removeMark(seq uint64) error {
+	l := &e.list
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.seq != seq || l.staged > 0 {
+		return nil
+	}
+	work, err := e.work.FD()
+	if err != nil {
+		return err
+	}
+	defer e.work.Done()
+	dir, err := layer.Open(work, incompatDir, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err == unix.ENOENT {
+		err = nil
+	} else if err == nil {
+		err = layer.RemoveAll(dir, partialMark)
+		unix.Close(dir)
+		if err == unix.ENOENT {
+			err = nil
+		}
+		_ = layer.Rmdir(work, incompatDir) // stays while there are other marks
+	}
+	if err != nil {
+		return fmt.Errorf("remove the mark of unfinished files: %w", err)
+	}
+	l.marked = false
+	l.walk.Store(false)
+	l.count.Store(0)
+	if l.fd >= 0 {
+		unix.Close(l.fd)
+		l.fd = -1
+	}
+	return nil
+}
+
+// hints returns the paths in the list, each once, and how many were announced.
+func (e *Engine) hints() ([]string, uint64, error) {
+	l := &e.list
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.marked || l.walk.Load() {
+		return nil, l.seq, nil
+	}
+	var b []byte
+	for {
+		if len(b) == cap(b) {
+			b = append(b, make([]byte, max(len(b), 64<<10))...)[:len(b)]
+		}
+		n, err := unix.Pread(l.fd, b[len(b):cap(b)], int64(len(b)))
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return nil, l.seq, err
+		}
+		if n == 0 {
+			break
+		}
+		b = b[:len(b)+n]
+	}
+	seen := map[string]bool{}
+	var out []string
+	for path := range strings.SplitSeq(string(b), "\x00") {
+		if path != "" && !seen[path] {
+			seen[path] = true
+			out = append(out, path)
+		}
+	}
+	return out, l.seq, nil
+}
+
+// Walk calls f with the path, from the upper's root, and the record of every
+// unfinished file of the upper, until f returns an error. It reads the whole upper,
+// whatever the list says: for `plyfs check`. Files whose record is damaged come
+// with a nil record. Config.Upper is needed.
+func (e *Engine) Walk(f func(path string, r *Record) error) error {
+	return e.walk(nil, func(dir int, name, path string) error {
+		rec, err := e.ReadRecord(dir, name)
+		if err == unix.ENOENT || (err == nil && rec == nil) {
+			return nil
+		}
+		if err != nil && !errors.Is(err, ErrBadRecord) {
+			return fmt.Errorf("%q: %w", path, err)
+		}
+		return f(path, rec)
+	})
+}
+
+// walk calls f for every regular file of the upper. What vanishes meanwhile is
+// passed over.
+func (e *Engine) walk(cancel <-chan struct{}, f func(dir int, name, path string) error) error {
+	if e.cfg.Upper == nil {
+		return errors.New("cow: no upper directory given")
+	}
+	root, err := e.cfg.Upper.FD()
+	if err != nil {
+		return err
+	}
+	defer e.cfg.Upper.Done()
+	return walkDir(root, "", "", cancel, f)
+}
+
+func walkDir(parent int, name, path string, cancel <-chan struct{}, f func(dir int, name, path string) error) error {
+	fd, err := layer.Open(parent, name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return vanished(err)
+	}
+	defer unix.Close(fd)
+	ents, err := layer.ReadDir(fd)
+	if err != nil {
+		return vanished(err)
+	}
+	for _, ent := range ents {
+		if canceled(cancel) {
+			return unix.EINTR
+		}
+		typ := ent.Type
+		if typ == unix.DT_UNKNOWN {
+			var st unix.Statx_t
+			if layer.Stat(fd, ent.Name, &st) != nil {
+				continue
+			}
+			typ = uint8(st.Mode & unix.S_IFMT >> 12)
+		}
+		sub := ent.Name
+		if path != "" {
+			sub = path + "/" + ent.Name
+		}
+		switch typ {
+		case unix.DT_DIR:
+			err = walkDir(fd, ent.Name, sub, cancel, f)
+		case unix.DT_REG:
+			err = f(fd, ent.Name, sub)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// vanished makes no error of what somebody removed.
+func vanished(err error) error {
+	if err == unix.ENOENT || err == unix.ESTALE || err == unix.ENOTDIR || err == io.EOF {
+		return nil
+	}
+	return err
+}
