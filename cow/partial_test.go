@@ -1,0 +1,490 @@
+package cow
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+var byRange = &Want{Size: -1, Range: true, Cause: CauseWrite}
+
+func (w *world) content(p *Partial, want []byte) {
+	w.t.Helper()
+	got := make([]byte, len(want)+1)
+	n, err := p.ReadAt(got, 0)
+	must(w.t, err)
+	if !bytes.Equal(got[:n], want) {
+		w.t.Fatalf("%d bytes differ from the wanted %d at %d", n, len(want), firstDiff(got[:n], want))
+	}
+}
+
+func keepTimes(t testing.TB, path string) time.Time {
+	t.Helper()
+	st, err := os.Stat(path)
+	must(t, err)
+	return st.ModTime()
+}
+
+func TestFirstWriteCopiesItsBlocksOnly(t *testing.T) {
+	onEach(t, func(t *testing.T, dir string) {
+		w := newWorld(t, dir, Config{})
+		const size = 64 << 20
+		want := pattern(size, 2)
+		must(t, os.WriteFile(w.lowerPath("f"), want, 0o644))
+		w.leave("f", byRange)
+		p := w.partial("f")
+		defer p.Close()
+		n, err := p.WriteAt([]byte("new"), 33<<20+5)
+		if n != 3 || err != nil {
+			t.Fatal(n, err)
+		}
+		copy(want[33<<20+5:], "new")
+		must(t, p.Sync(false))
+		var st unix.Statx_t
+		must(t, p.Stat(&st))
+		if st.Blocks*512 > 64<<10 || st.Size != size {
+			t.Errorf("occupies %d of %d bytes", st.Blocks*512, st.Size)
+		}
+		w.content(p, want)
+		fd, run, release, err := p.Source(33<<20, 1<<20)
+		must(t, err)
+		if fd != p.fd || run != p.g {
+			t.Errorf("source of the written block: %d bytes, upper %v", run, fd == p.fd)
+		}
+		release()
+		for done := false; !done; {
+			done, err = p.Complete(10<<20, nil)
+			must(t, err)
+		}
+		sameContent(t, w.upperPath("f"), want)
+	})
+}
+
+func TestSparseStaysSparse(t *testing.T) {
+	onEach(t, func(t *testing.T, dir string) {
+		w := newWorld(t, dir, Config{})
+		f, err := os.Create(w.lowerPath("f"))
+		must(t, err)
+		must(t, f.Truncate(64<<20))
+		_, err = f.WriteAt([]byte("data"), 10<<20)
+		must(t, err)
+		must(t, f.Close())
+		w.leave("f", byRange)
+		p := w.partial("f")
+		defer p.Close()
+		_, err = p.WriteAt([]byte{1}, 20<<20+1)
+		must(t, err)
+		for _, want := range []int64{10 << 20, 20 << 20} {
+			if off, err := p.Seek(want-1<<20, unix.SEEK_DATA); off != want || err != nil {
+				t.Errorf("data at %d, %v, want %d", off, err, want)
+			}
+		}
+		if done, err := p.Complete(0, nil); !done || err != nil {
+			t.Fatal(done, err)
+		}
+		want, err := os.ReadFile(w.lowerPath("f"))
+		must(t, err)
+		want[20<<20+1] = 1
+		sameContent(t, w.upperPath("f"), want)
+		var st unix.Statx_t
+		must(t, p.Stat(&st))
+		if st.Blocks*512 > 1<<20 {
+			t.Errorf("occupies %d bytes", st.Blocks*512)
+		}
+	})
+}
+
+// TestChangedLower: present blocks can be read, the others are refused, nothing is
+// mixed, and there is a way out.
+func TestChangedLower(t *testing.T) {
+	const size = 1 << 20
+	old := pattern(size, 3)
+	for name, change := range map[string]func(t *testing.T, path string){
+		"written": func(t *testing.T, path string) {
+			f, err := os.OpenFile(path, os.O_WRONLY, 0)
+			must(t, err)
+			defer f.Close()
+			_, err = f.WriteAt([]byte("x"), 5)
+			must(t, err)
+			must(t, os.Chtimes(path, keepTimes(t, path), keepTimes(t, path).Add(1)))
+		},
+		"replaced": func(t *testing.T, path string) {
+			st, err := os.Stat(path)
+			must(t, err)
+			must(t, os.WriteFile(path+"2", pattern(size, 4), 0o644))
+			must(t, os.Chtimes(path+"2", st.ModTime(), st.ModTime()))
+			must(t, os.Rename(path+"2", path))
+		},
+		"cut":     func(t *testing.T, path string) { must(t, os.Truncate(path, 100)) },
+		"gone":    func(t *testing.T, path string) { must(t, os.Remove(path)) },
+		"symlink": func(t *testing.T, path string) { must(t, os.Remove(path)); must(t, os.Symlink("/etc/passwd", path)) },
+		"a directory": func(t *testing.T, path string) {
+			must(t, os.Remove(path))
+			must(t, os.Mkdir(path, 0o755))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, t.TempDir(), Config{Threshold: 1})
+			must(t, os.WriteFile(w.lowerPath("f"), old, 0o644))
+			w.leave("f", byRange)
+			p := w.partial("f")
+			if p.g == 0 {
+				t.Skip("this filesystem holds no unfinished files")
+			}
+			block := pattern(int(p.g), 9)
+			_, err := p.WriteAt(block, p.g)
+			must(t, err)
+			p.Close()
+
+			change(t, w.lowerPath("f"))
+			w.restart()
+			p = w.partial("f")
+			defer p.Close()
+			refused := func(what string, err error) {
+				t.Helper()
+				if !errors.Is(err, ErrLowerChanged) || !errors.Is(err, unix.EIO) {
+					t.Errorf("%s: %v", what, err)
+				}
+			}
+			buf := make([]byte, p.g)
+			_, err = p.ReadAt(buf, 0)
+			refused("read", err)
+			_, err = p.WriteAt([]byte("x"), 3*p.g+1)
+			refused("write of part of a block", err)
+			_, err = p.Complete(0, nil)
+			refused("complete", err)
+			if left, err := w.e.Settle(SettleOptions{}); left != 1 || err != nil {
+				t.Errorf("settle: %d, %v", left, err)
+			}
+			if n, err := p.ReadAt(buf, p.g); n != len(buf) || err != nil || !bytes.Equal(buf, block) {
+				t.Errorf("what was written: %d, %v", n, err)
+			}
+			if len(w.logged) != 1 || !strings.Contains(w.logged[0], `"f"`) {
+				t.Errorf("logged %q", w.logged)
+			}
+			must(t, p.Truncate(0))
+			if !p.Finished() {
+				t.Error("an empty file still needs its lower")
+			}
+			if left, err := w.e.Settle(SettleOptions{}); left != 0 || err != nil {
+				t.Errorf("settle: %d, %v", left, err)
+			}
+		})
+	}
+}
+
+// TestLowerChangedWhileOpen: a lower that is written to while it is being read.
+func TestLowerChangedWhileOpen(t *testing.T) {
+	w := newWorld(t, t.TempDir(), Config{Threshold: 1})
+	must(t, os.WriteFile(w.lowerPath("f"), pattern(1<<20, 3), 0o644))
+	w.leave("f", byRange)
+	p := w.partial("f")
+	defer p.Close()
+	buf := make([]byte, 10)
+	_, err := p.ReadAt(buf, 0)
+	must(t, err)
+	f, err := os.OpenFile(w.lowerPath("f"), os.O_WRONLY, 0)
+	must(t, err)
+	defer f.Close()
+	_, err = f.WriteAt([]byte("x"), 500_000)
+	must(t, err)
+	must(t, os.Chtimes(f.Name(), keepTimes(t, f.Name()), keepTimes(t, f.Name()).Add(1)))
+	if _, err = p.Complete(0, nil); !errors.Is(err, ErrLowerChanged) {
+		t.Error(err)
+	}
+	if p.Finished() {
+		t.Error("finished from a changed file")
+	}
+}
+
+func TestConcurrentUse(t *testing.T) {
+	onEach(t, func(t *testing.T, dir string) {
+		w := newWorld(t, dir, Config{Threshold: 1})
+		const size, writers, per = 8 << 20, 4, 300
+		want := pattern(size, 5)
+		must(t, os.WriteFile(w.lowerPath("f"), want, 0o644))
+		w.leave("f", byRange)
+		p := w.partial("f")
+		defer p.Close()
+		// Each writer owns every fourth span of 700 bytes: blocks are shared.
+		const span = 700
+		var wg, readers sync.WaitGroup
+		var stop atomic.Bool
+		fail := make(chan error, 16)
+		for id := range writers {
+			wg.Go(func() {
+				for i := range per {
+					off := int64((i*7919%(size/span/writers-1))*writers+id) * span
+					if n, err := p.WriteAt(bytes.Repeat([]byte{0xee}, span), off); n != span || err != nil {
+						fail <- fmt.Errorf("write at %d: %d, %w", off, n, err)
+						return
+					}
+				}
+			})
+		}
+		readers.Go(func() {
+			buf := make([]byte, 10_000)
+			for off := int64(0); !stop.Load(); off = (off + 7777) % size {
+				n, err := p.ReadAt(buf, off)
+				if err != nil {
+					fail <- err
+					return
+				}
+				for i, c := range buf[:n] {
+					if k := off + int64(i); c != want[k] && c != 0xee {
+						fail <- fmt.Errorf("byte %d is %#x, neither old nor new", k, c)
+						return
+					}
+				}
+			}
+		})
+		wg.Go(func() {
+			for done := false; !done; {
+				var err error
+				if done, err = p.Complete(512<<10, nil); err != nil {
+					fail <- err
+					return
+				}
+			}
+		})
+		wg.Wait()
+		stop.Store(true)
+		readers.Wait()
+		select {
+		case err := <-fail:
+			t.Fatal(err)
+		default:
+		}
+		for id := range writers {
+			for i := range per {
+				off := ((i*7919%(size/span/writers-1))*writers + id) * span
+				for j := range span {
+					want[off+j] = 0xee
+				}
+			}
+		}
+		if !p.Finished() {
+			t.Error("not finished")
+		}
+		sameContent(t, w.upperPath("f"), want)
+	})
+}
+
+// TestKernelRefuses: the kernel's overlayfs mounts the upper when no file of it
+// is unfinished, and only then.
+func TestKernelRefuses(t *testing.T) {
+	needRoot(t)
+	dir := filesystem(t, "ext4", 128)
+	w := newWorld(t, dir, Config{})
+	want := pattern(1<<20, 6)
+	must(t, os.WriteFile(w.lowerPath("f"), want, 0o644))
+	mnt := t.TempDir()
+	mount := func() error {
+		opts := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", w.lower.Path, w.upper.Path, filepath.Dir(w.work.Path))
+		return unix.Mount("overlay", mnt, "overlay", 0, opts)
+	}
+	w.leave("f", byRange)
+	if err := mount(); err == nil {
+		unix.Unmount(mnt, 0)
+		t.Fatal("the kernel mounts an upper with an unfinished file")
+	}
+	if left, err := w.e.Settle(SettleOptions{}); left != 0 || err != nil {
+		t.Fatal(left, err)
+	}
+	must(t, mount())
+	defer unix.Unmount(mnt, unix.MNT_DETACH)
+	sameContent(t, mnt+"/f", want)
+}
+
+func TestSettle(t *testing.T) {
+	onEach(t, func(t *testing.T, dir string) {
+		for _, kill := range []bool{false, true} {
+			w := newWorld(t, dir, Config{})
+			const files = 300 // more than a batch
+			var want [files][]byte
+			for i := range files {
+				want[i] = pattern(1000*(i%20+1), byte(i*2))
+				must(t, os.WriteFile(w.lowerPath(fmt.Sprint(i)), want[i], 0o644))
+				w.leave(fmt.Sprint(i), &Want{Size: -1, MetaOnly: true, Cause: CauseChown})
+			}
+			// A file that moved, one that is gone, one that is not the listed one.
+			must(t, os.Mkdir(w.upperPath("d"), 0o755))
+			must(t, os.Rename(w.upperPath("7"), w.upperPath("d/seven")))
+			must(t, os.Remove(w.upperPath("8")))
+			must(t, os.Remove(w.upperPath("9")))
+			must(t, os.Symlink("/etc/passwd", w.upperPath("9")))
+			if n, all := w.e.Unfinished(); n != files || !all {
+				t.Errorf("%d unfinished, all %v", n, all)
+			}
+			if kill {
+				w.restart()
+				if _, all := w.e.Unfinished(); all || !w.e.Marked() {
+					t.Error("after a kill the count cannot be known")
+				}
+			}
+			found := 0
+			must(t, w.e.Walk(func(path string, r *Record) error {
+				if r == nil || r.Valid != r.Size {
+					t.Errorf("%s: %+v", path, r)
+				}
+				found++
+				return nil
+			}))
+			if found != files-2 {
+				t.Errorf("%d files found, want %d", found, files-2)
+			}
+			var total int64
+			left, err := w.e.Settle(SettleOptions{Budget: 100_000})
+			if left == 0 || err != nil {
+				t.Errorf("a budget settled all but %d, %v", left, err)
+			}
+			left, err = w.e.Settle(SettleOptions{Progress: func(done, all int64) { total = all }})
+			if left != 0 || err != nil || total == 0 {
+				t.Errorf("left %d of %d bytes, %v", left, total, err)
+			}
+			for i := range files {
+				switch i {
+				case 7:
+					sameContent(t, w.upperPath("d/seven"), want[i])
+				case 8, 9:
+				default:
+					sameContent(t, w.upperPath(fmt.Sprint(i)), want[i])
+				}
+			}
+			if _, err := os.Lstat(w.work.Path + "/incompat"); !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("the mark is still there: %v", err)
+			}
+			if w.e.Marked() {
+				t.Error("marked")
+			}
+			if len(w.logged) > 0 {
+				t.Errorf("logged %q", w.logged)
+			}
+		}
+	})
+}
+
+func TestSettleOfARemovedUpper(t *testing.T) {
+	w := newWorld(t, t.TempDir(), Config{})
+	must(t, os.WriteFile(w.lowerPath("f"), pattern(1000, 1), 0o644))
+	w.leave("f", &Want{Size: -1, MetaOnly: true})
+	must(t, os.RemoveAll(w.upper.Path))
+	must(t, os.RemoveAll(filepath.Dir(w.work.Path)))
+	if left, err := w.e.Settle(SettleOptions{}); left != 0 || err != nil || len(w.logged) > 0 {
+		t.Errorf("left %d, %v, logged %q", left, err, w.logged)
+	}
+}
+
+// TestCleanWorkKeepsTheMark: of what a kill leaves only staged objects go.
+func TestCleanWorkKeepsTheMark(t *testing.T) {
+	w := newWorld(t, t.TempDir(), Config{})
+	must(t, os.WriteFile(w.lowerPath("f"), pattern(1000, 1), 0o644))
+	w.leave("f", &Want{Size: -1, MetaOnly: true})
+	w.restart()
+	if _, err := os.Stat(w.work.Path + "/incompat/plyfs-partial"); err != nil || !w.e.Marked() {
+		t.Error(err)
+	}
+}
+
+// TestCompleteKeepsAttributes: filling in data is nobody's write.
+func TestCompleteKeepsAttributes(t *testing.T) {
+	needRoot(t)
+	onEach(t, func(t *testing.T, dir string) {
+		w := newWorld(t, dir, Config{})
+		want := pattern(1<<20, 1)
+		must(t, os.WriteFile(w.lowerPath("f"), want, 0o644))
+		must(t, os.Chown(w.lowerPath("f"), 77, 88))
+		must(t, unix.Chmod(w.lowerPath("f"), 0o6711))
+		must(t, unix.Setxattr(w.lowerPath("f"), capability, capNetRaw, 0))
+		must(t, os.Chtimes(w.lowerPath("f"), keepTimes(t, w.lowerPath("f")), keepTimes(t, w.lowerPath("f")).Add(-1e9)))
+		w.leave("f", &Want{Size: -1, MetaOnly: true})
+		p := w.partial("f")
+		defer p.Close()
+		done, err := p.Complete(0, nil)
+		if !done || err != nil {
+			t.Fatal(done, err)
+		}
+		var a, b unix.Stat_t
+		must(t, unix.Stat(w.lowerPath("f"), &a))
+		must(t, unix.Stat(w.upperPath("f"), &b))
+		if a.Mode != b.Mode || a.Mtim != b.Mtim || a.Uid != b.Uid || a.Gid != b.Gid {
+			t.Errorf("lower %+v, upper %+v", a, b)
+		}
+		if got := xattrsOf(t, w.upperPath("f")); !equalMaps(got, xattrsOf(t, w.lowerPath("f"))) {
+			t.Errorf("xattrs %q", got)
+		}
+		sameContent(t, w.upperPath("f"), want)
+	})
+}
+
+// TestUnfinishedLayerIsRefused: an unfinished file of another mount's upper is not
+// copied up as if its holes were its data.
+func TestUnfinishedLayerIsRefused(t *testing.T) {
+	w := newWorld(t, t.TempDir(), Config{})
+	must(t, os.WriteFile(w.lowerPath("f"), pattern(1000, 1), 0o644))
+	must(t, unix.Setxattr(w.lowerPath("f"), w.e.recordAttr, someRecord().Encode(), 0))
+	_, err := w.stage("f", all())
+	wantErrno(t, err, unix.EIO)
+	w.noLeftovers()
+}
+
+func TestHugePagesAreNotTrusted(t *testing.T) {
+	needRoot(t)
+	dir := filesystem(t, "tmpfs", 64, "huge=always")
+	w := newWorld(t, dir, Config{Threshold: 1})
+	if w.e.Block() != 0 || len(w.logged) != 1 {
+		t.Errorf("block %d, logged %q", w.e.Block(), w.logged)
+	}
+	want := pattern(3<<20, 1)
+	must(t, os.WriteFile(w.lowerPath("f"), want, 0o644))
+	if s := w.copyUp("f", byRange); s.Partial {
+		t.Error("unfinished")
+	}
+	sameContent(t, w.upperPath("f"), want)
+}
+
+// TestExtentSizeHint: XFS allocates around what is written, and a read makes data
+// of that; the probe finds out.
+func TestExtentSizeHint(t *testing.T) {
+	needRoot(t)
+	if _, err := exec.LookPath("xfs_io"); err != nil {
+		t.Skip("xfs_io is not installed")
+	}
+	dir := filesystem(t, "xfs", 512)
+	if out, err := exec.Command("xfs_io", "-c", "extsize 1m", dir).CombinedOutput(); err != nil {
+		t.Skipf("extsize: %s", out)
+	}
+	w := newWorld(t, dir, Config{Threshold: 1})
+	want := pattern(3<<20, 1)
+	must(t, os.WriteFile(w.lowerPath("f"), want, 0o644))
+	src := w.source("f")
+	w.e.pairOf(&src.Stat).noClone.Store(true)
+	s := w.copyUp("f", byRange)
+	t.Logf("block %d, method %s", w.e.Block(), s.Method)
+	if !s.Partial {
+		return
+	}
+	p := w.partial("f")
+	_, err := p.WriteAt([]byte("x"), 1<<20)
+	must(t, err)
+	want[1<<20] = 'x'
+	w.content(p, want)
+	buf := make([]byte, 1<<20)
+	_, err = unix.Pread(p.fd, buf, 1<<20-4096*4) // as read-ahead would
+	must(t, err)
+	p.Close()
+	w.restart()
+	p = w.partial("f")
+	defer p.Close()
+	w.content(p, want)
+}
