@@ -20,8 +20,8 @@ import (
 const DefaultThreshold = 256 << 10
 
 // metaThreshold is the size in bytes from which a file whose attributes change
-// is left unfinished rather than copied. It was measured, see docs/copy-up.md.
-const metaThreshold = 1
+// is left without its data rather than copied. It was measured, see docs/copy-up.md.
+const metaThreshold = 64 << 10
 
 // stagePrefix begins each private name in the work directory. The kernel's
 // overlayfs names its own temporary objects so, and both clean up after each other.
@@ -74,8 +74,9 @@ type Engine struct {
 	recordAttr string // full name of the record's attribute
 
 	probe struct {
-		once  sync.Once
-		block int64 // set once
+		once   sync.Once
+		block  int64 // set once
+		memory bool  // the upper has no disk; set once
 	}
 	open struct {
 		mu    sync.Mutex

@@ -206,11 +206,18 @@ func needRoot(t testing.TB) {
 // it is gone at the end of the test.
 func filesystem(t testing.TB, kind string, mib int, options ...string) string {
 	t.Helper()
+	mnt, _ := filesystemImage(t, kind, mib, options...)
+	return mnt
+}
+
+// filesystemImage is filesystem, and returns the image's path too.
+func filesystemImage(t testing.TB, kind string, mib int, options ...string) (mnt, img string) {
+	t.Helper()
 	needRoot(t)
 	dir, err := os.MkdirTemp("", "plyfs-cow-")
 	must(t, err)
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	mnt := filepath.Join(dir, "mnt")
+	mnt = filepath.Join(dir, "mnt")
 	must(t, os.Mkdir(mnt, 0o755))
 	args := []string{"-t", kind}
 	switch kind {
@@ -223,7 +230,7 @@ func filesystem(t testing.TB, kind string, mib int, options ...string) string {
 		if _, err := exec.LookPath("mkfs." + kind); err != nil {
 			t.Skipf("mkfs.%s is not installed", kind)
 		}
-		img := filepath.Join(dir, "img")
+		img = filepath.Join(dir, "img")
 		f, err := os.Create(img)
 		must(t, err)
 		must(t, f.Truncate(int64(mib)<<20))
@@ -234,6 +241,40 @@ func filesystem(t testing.TB, kind string, mib int, options ...string) string {
 		}
 		args = append(args, "-o", strings.Join(append([]string{"loop"}, options...), ","), img, mnt)
 	}
+	mountHere(t, kind, mnt, args)
+	return mnt, img
+}
+
+// mountCopy copies an image as it is on the disk now, and mounts the copy.
+func mountCopy(t testing.TB, kind, img string) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "plyfs-cow-")
+	must(t, err)
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	cp, mnt := filepath.Join(dir, "img"), filepath.Join(dir, "mnt")
+	must(t, os.Mkdir(mnt, 0o755))
+	// The kernel may be writing back meanwhile; a disk that loses power does not
+	// show two moments at once. Two copies that are equal show one.
+	var last []byte
+	for range 20 {
+		b, err := os.ReadFile(img)
+		must(t, err)
+		if last != nil && bytes.Equal(b, last) {
+			break
+		}
+		last = b
+	}
+	must(t, os.WriteFile(cp, last, 0o600))
+	options := "loop"
+	if kind == "xfs" {
+		options += ",nouuid" // beside the original
+	}
+	mountHere(t, kind, mnt, []string{"-t", kind, "-o", options, cp, mnt})
+	return mnt
+}
+
+func mountHere(t testing.TB, kind, mnt string, args []string) {
+	t.Helper()
 	if out, err := exec.Command("mount", args...).CombinedOutput(); err != nil {
 		if !strings.Contains(string(out), "unknown filesystem") {
 			t.Fatalf("mount %v: %v: %s", args, err, out)
@@ -242,7 +283,7 @@ func filesystem(t testing.TB, kind string, mib int, options ...string) string {
 	}
 	t.Cleanup(func() {
 		for range 50 { // a descriptor may still be on its way out
-			if unix.Unmount(mnt, 0) == nil {
+			if err := unix.Unmount(mnt, 0); err == nil || err == unix.EINVAL { // EINVAL: gone already
 				return
 			}
 			time.Sleep(20 * time.Millisecond)
@@ -251,7 +292,6 @@ func filesystem(t testing.TB, kind string, mib int, options ...string) string {
 			t.Errorf("unmount %s: %v", mnt, err)
 		}
 	})
-	return mnt
 }
 
 var kinds = []string{"ext4", "xfs", "btrfs", "tmpfs"}

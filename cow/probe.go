@@ -43,6 +43,7 @@ func (e *Engine) probeHoles() (block int64, why string) {
 	if err := ignoringEINTR(func() error { return unix.Fstatfs(dir, &fs) }); err != nil {
 		return 0, "statfs: " + err.Error()
 	}
+	e.probe.memory = fs.Type == unix.TMPFS_MAGIC || fs.Type == unix.RAMFS_MAGIC
 	block = max(minBlock, int64(fs.Bsize))
 	if block > 1<<20 || block&(block-1) != 0 {
 		return 0, "unusual block size " + strconv.FormatInt(block, 10)

@@ -175,7 +175,14 @@ func validPath(p string) bool {
 // when name is empty), and nil when it has none. The error of a record that
 // cannot be understood wraps ErrBadRecord, others are errnos.
 func (e *Engine) ReadRecord(fd int, name string) (*Record, error) {
-	b, err := layer.GetxattrAll(fd, name, e.recordAttr)
+	var b []byte
+	err := error(unix.EBADF)
+	if name == "" {
+		b, err = fgetxattr(fd, e.recordAttr)
+	}
+	if err == unix.EBADF { // a name, or a descriptor opened with O_PATH
+		b, err = layer.GetxattrAll(fd, name, e.recordAttr)
+	}
 	if err == unix.ENODATA || (err != nil && unsupported(err)) {
 		return nil, nil
 	}

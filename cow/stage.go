@@ -223,7 +223,7 @@ func (e *Engine) stageRegular(s *Staged, src *Source, w *Want, dir int) (err err
 	}
 	// As ovl_copy_up_file: what was copied is on disk before the name is, and
 	// what was shared or is empty needs no such care.
-	if s.event.BytesCopied > 0 && !e.cfg.Volatile {
+	if s.event.BytesCopied > 0 && !s.Partial && !e.cfg.Volatile {
 		if err := ignoringEINTR(func() error { return unix.Fsync(s.FD) }); err != nil {
 			return fail(src, "fsync", err)
 		}
@@ -233,7 +233,7 @@ func (e *Engine) stageRegular(s *Staged, src *Source, w *Want, dir int) (err err
 
 // data gives the new file the first size bytes of the data of src, whose own
 // descriptor is fd (its data may be elsewhere): all of them, or, where that is
-// allowed and sharing them is impossible, a record that says where they are.
+// allowed and sharing them is impossible, a record that says where they are, or both.
 func (e *Engine) data(s *Staged, src *Source, w *Want, fd int, size int64) (unfinished bool, err error) {
 	blocks := src.Stat.Blocks
 	if src.DataDir != nil {
@@ -245,41 +245,46 @@ func (e *Engine) data(s *Staged, src *Source, w *Want, fd int, size int64) (unfi
 		fd, blocks = data, st.Blocks
 	}
 	c := copier{dst: s.FD, src: fd, pair: e.pairOf(&src.Stat), cancel: w.Cancel, flush: !e.cfg.Volatile}
-	if e.mayLeave(w, size) {
+	if e.cfg.Threshold >= 0 && (w.Range || w.MetaOnly) {
 		done, err := c.share(size, int64(src.Stat.Size))
-		if err != nil {
+		if done || err != nil {
+			s.Method = c.method
 			return false, err
 		}
-		if done {
-			s.Method = c.method
-			return false, nil
+		most := e.cfg.Threshold
+		if w.MetaOnly {
+			most = min(most, metaThreshold)
 		}
-		if e.leave(s, src, fd, size) {
+		if size >= most && e.leave(s, src, fd, size) {
 			s.Method = MethodRange
 			if w.MetaOnly {
 				s.Method = MethodMeta
 			}
 			return true, nil
 		}
+		// A copy with a record need not wait for the disk: where it did not get
+		// there before a crash the lower shows through. Settle syncs many at once.
+		unfinished = size < most && e.syncs() && e.leave(s, src, fd, size)
 	}
 	err = c.whole(size, int64(src.Stat.Size), blocks)
 	s.Method = c.method
 	s.event.BytesCopied = c.copied
-	return false, err
+	if unfinished && c.copied == 0 && err == nil { // nothing but a hole
+		unfinished, err = false, unix.Fremovexattr(s.FD, e.recordAttr)
+	}
+	return unfinished, err
 }
 
-// mayLeave says whether size bytes may stay in the lower.
-func (e *Engine) mayLeave(w *Want, size int64) bool {
-	if e.cfg.Threshold < 0 {
-		return false
-	}
-	return (w.MetaOnly && size >= metaThreshold || w.Range && size >= e.cfg.Threshold) && e.Block() > 0
-}
+// syncs says whether a whole copy has to wait for a disk.
+func (e *Engine) syncs() bool { return !e.cfg.Volatile && e.Block() > 0 && !e.probe.memory }
 
 // leave records in the new file that its first size bytes are those of fd, the
 // data of src. It reports false where that is impossible (the path is too long
 // for an attribute, say): then it is copied.
 func (e *Engine) leave(s *Staged, src *Source, fd int, size int64) bool {
+	if e.Block() == 0 {
+		return false
+	}
 	rec, ok := e.identify(src, fd)
 	if !ok || rec.Size < size {
 		return false

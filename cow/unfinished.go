@@ -49,11 +49,13 @@ func (e *Engine) Marked() bool {
 	return e.list.marked || e.list.walk.Load()
 }
 
-// Unfinished returns how many files were left unfinished and not finished since
-// the engine was made, and whether that is all: an earlier mount may have left more,
-// and some may have been removed.
-func (e *Engine) Unfinished() (n int64, all bool) {
-	return max(e.list.count.Load(), 0), !e.list.walk.Load()
+// Unfinished returns how many files are unfinished, as far as that is known without
+// a walk: at least 1 as long as there may be any, and 0 when there is none.
+func (e *Engine) Unfinished() int {
+	if !e.Marked() {
+		return 0
+	}
+	return int(max(e.list.count.Load(), 1))
 }
 
 // findMark looks whether an earlier mount left the mark.
