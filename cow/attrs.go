@@ -87,7 +87,7 @@ func (o *origin) get(attr string) ([]byte, error) {
 
 // attributes gives to everything src has besides its data, in the order that
 // never shows more rights than the finished object has: owner, extended
-// attributes (chown(2) would drop a capability), mode, flags, marks, times.
+// attributes (chown(2) would drop a capability), flags, marks, mode, times.
 // have says the mode the object was made with.
 func (e *Engine) attributes(to *target, from *origin, src *Source, w *Want, have uint32) error {
 	st := &src.Stat
@@ -104,24 +104,26 @@ func (e *Engine) attributes(to *target, from *origin, src *Source, w *Want, have
 	if err != nil {
 		return err
 	}
-	// An access list set above has changed the mode already.
-	if mode&unix.S_IFMT != unix.S_IFLNK && (acl || mode&0o7777 != have) {
-		if err := to.chmod(mode & 0o7777); err != nil {
-			return fail(src, "chmod", err)
-		}
-	}
 	if err := e.flags(to, from, src); err != nil {
 		return err
 	}
 	if len(w.Origin) > 0 {
-		// A missing origin is no error anywhere: ovl_set_origin ignores it too.
-		if err := to.setxattr(e.ns.Name("origin"), w.Origin); err != nil && !unsupported(err) {
+		// A missing origin is no error anywhere: ovl_set_origin ignores it too. It is
+		// refused on what can have no user attributes (a link, a device).
+		if err := to.setxattr(e.ns.Name("origin"), w.Origin); err != nil && !unsupported(err) && !refused(err) {
 			return fail(src, "setxattr origin", err)
 		}
 	}
 	for _, x := range w.Xattrs {
 		if err := to.setxattr(x[0], []byte(x[1])); err != nil {
 			return fail(src, "setxattr "+x[0], err)
+		}
+	}
+	// Late: user attributes can be set only where the mode lets one write. An
+	// access list set above has changed the mode already.
+	if mode&unix.S_IFMT != unix.S_IFLNK && (acl || mode&0o7777 != have) {
+		if err := to.chmod(mode & 0o7777); err != nil {
+			return fail(src, "chmod", err)
 		}
 	}
 	ts := [2]unix.Timespec{timespec(st.Atime), timespec(st.Mtime)}

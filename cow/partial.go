@@ -188,7 +188,10 @@ func (p *Partial) record(valid int64, cut bool) error {
 	if err := p.e.crash("record"); err != nil {
 		return err
 	}
-	if err := unix.Fsetxattr(p.fd, p.e.recordAttr, rec.Encode(), unix.XATTR_REPLACE); err != nil {
+	err := p.writable(func() error {
+		return unix.Fsetxattr(p.fd, p.e.recordAttr, rec.Encode(), unix.XATTR_REPLACE)
+	})
+	if err != nil {
 		return fmt.Errorf("%q: setxattr record: %w", p.path, err)
 	}
 	p.rec = rec
@@ -205,12 +208,36 @@ func (p *Partial) finish() error {
 	if err := p.e.crash("finish"); err != nil {
 		return err
 	}
-	if err := unix.Fremovexattr(p.fd, p.e.recordAttr); err != nil && err != unix.ENODATA {
+	err := p.writable(func() error { return unix.Fremovexattr(p.fd, p.e.recordAttr) })
+	if err != nil && err != unix.ENODATA {
 		return fmt.Errorf("%q: removexattr record: %w", p.path, err)
 	}
 	p.finished.Store(true)
 	p.e.list.count.Add(-1)
 	return nil
+}
+
+// writable runs f, which changes a user attribute: that is allowed only where the
+// mode lets one write, whatever the descriptor was opened for. attr is held for
+// writing, so that Stat does not see the mode meanwhile.
+func (p *Partial) writable(f func() error) error {
+	err := f()
+	if err != unix.EACCES {
+		return err
+	}
+	var st unix.Statx_t
+	if err := statFD(p.fd, &st); err != nil {
+		return err
+	}
+	mode := uint32(st.Mode) & 0o7777
+	if err := unix.Fchmod(p.fd, mode&^setID|0o600); err != nil {
+		return err
+	}
+	err = f()
+	if cerr := unix.Fchmod(p.fd, mode); cerr != nil && err == nil {
+		err = cerr
+	}
+	return err
 }
 
 func (p *Partial) floor(off int64) int64   { return off &^ (p.g - 1) }

@@ -452,6 +452,34 @@ func TestCompleteKeepsAttributes(t *testing.T) {
 	})
 }
 
+// TestReadOnlyMode: who serves as a plain user may not write to attributes of a file
+// whose mode says so, and must nevertheless.
+func TestReadOnlyMode(t *testing.T) {
+	w := newWorld(t, t.TempDir(), Config{Threshold: 1})
+	want := pattern(100_000, 1)
+	must(t, os.WriteFile(w.lowerPath("f"), want, 0o444))
+	must(t, os.Symlink("x", w.lowerPath("l")))
+	w.copyUp("l", &Want{Size: -1, Origin: []byte("origin")})
+	src := w.source("f")
+	w.e.pairOf(&src.Stat).noClone.Store(true)
+	s, err := w.stage("f", &Want{Size: -1, Range: true, Origin: []byte("origin")})
+	must(t, err)
+	defer s.Close()
+	w.commit(s, "f")
+	p, err := w.e.OpenPartial(s.FD, "f")
+	must(t, err)
+	defer p.Close()
+	must(t, p.Truncate(50_000))
+	w.content(p, want[:50_000])
+	if left, err := w.e.Settle(SettleOptions{}); left != 0 || err != nil || !p.Finished() {
+		t.Errorf("left %d, %v, %q", left, err, w.logged)
+	}
+	sameContent(t, w.upperPath("f"), want[:50_000])
+	if st, err := os.Stat(w.upperPath("f")); err != nil || st.Mode() != 0o444 {
+		t.Errorf("mode %v, %v", st.Mode(), err)
+	}
+}
+
 // TestUnfinishedLayerIsRefused: an unfinished file of another mount's upper is not
 // copied up as if its holes were its data.
 func TestUnfinishedLayerIsRefused(t *testing.T) {

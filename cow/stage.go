@@ -203,14 +203,14 @@ func (e *Engine) stageRegular(s *Staged, src *Source, w *Want, dir int) (err err
 	if err != nil {
 		return fail(src, "copy data", err)
 	}
-	if err := e.attributes(&target{fd: s.FD}, &from, src, w, 0o600); err != nil {
-		return err
-	}
 	if metacopy {
 		mark := whiteout.Metacopy{}
 		if err := unix.Fsetxattr(s.FD, e.ns.Name("metacopy"), mark.Encode(), 0); err != nil {
 			return fail(src, "setxattr metacopy", err)
 		}
+	}
+	if err := e.attributes(&target{fd: s.FD}, &from, src, w, 0o600); err != nil {
+		return err
 	}
 	if unfinished {
 		if err := e.announce(s.work, src.Path); err != nil {
