@@ -22,10 +22,26 @@
 //
 // The last two leave an unfinished file, see [Partial]: sparse, of full size,
 // with a record ([Record]) of the lower file it completes and of the length
-// below which a hole of it means "look there". The record is an extended
-// attribute in the overlay namespace, so that the kernel's overlayfs hides it,
-// and while one unfinished file exists the work directory carries an incompat
-// mark that makes the kernel refuse the upper (see [Engine.Unfinished]).
+// below which a hole of it means "look there". The upper filesystem's own map of
+// holes says which blocks are present; [Engine.Block] finds out whether that map
+// can be relied on. The record is an extended attribute in the overlay namespace,
+// so that the kernel's overlayfs hides it, and while one unfinished file exists the
+// work directory carries an incompat mark that makes the kernel refuse the upper
+// (see unfinished.go). [Engine.Settle] completes files and removes the mark.
+//
+// A small file that is copied keeps a record too, instead of being synced before
+// it gets its name: a crash before its blocks are on the disk leaves holes, and the
+// lower shows through them. Settle syncs many such files at once.
+//
+// # What a crash leaves
+//
+//   - A block becomes present by one write of the whole block. Not yet written
+//     back it is a hole again: the lower's bytes, as before.
+//   - The record's length comes down before the file is cut, with a flag by which
+//     the next open finishes the cut.
+//   - The record goes after the data is on disk.
+//   - The mark is on disk before the first unfinished file gets its name, and goes
+//     after the last record.
 //
 // # Rules
 //
@@ -44,12 +60,16 @@
 // one object (the union does so per node) and run those of different objects in
 // parallel. Inside, in the order in which they may nest:
 //
-//	Partial.ranges   (blocks of one file: writers and the completer; never readers)
-//	  Partial.attr   (record and times of one file; a write holds it shared)
-//	    Engine.open  (table of open partial files)
-//	    Engine.list  (set of unfinished inode numbers)
-//	    Bus.mu       (subscribers)
+//	Engine.settling          (one Settle at a time)
+//	  Partial.completing     (one completer of a file; a batch of Settle holds many)
+//	    Partial.ranges       (blocks of one file: writers and the completer; never readers)
+//	      Partial.attr       (record and times of one file; a write holds it shared)
+//	        Partial.loading  (a section of the block map is being learned)
+//	        Partial.lowMu    (the lower file is being opened; calls Config.Resolve)
+//	  Engine.open            (table of open partial files)
+//	  Engine.list.mu         (the mark and the list of unfinished files)
+//	  Bus.mu                 (subscribers)
 //
-// Partial.present, the map of blocks known to be in the upper, has a lock of its
-// own that is held for memory accesses only.
+// Partial.present, the map of blocks known to be in the upper, is read and changed
+// with atomic operations only: that is why readers wait for nobody.
 package cow
