@@ -17,10 +17,10 @@
 //	clone       FICLONE: the two files share their extents
 //	copy_range  copy_file_range(2), segment by segment
 //	loop        pread and pwrite, segment by segment; holes stay holes
-//	meta        attributes only; every byte is still read from the lower file
-//	range       as meta, but the blocks that a writer touches are present
+//	meta        attributes only, in the kernel's format (metacopy=on)
+//	range       attributes only; the blocks that a writer touches come later
 //
-// The last two leave an unfinished file, see [Partial]: sparse, of full size,
+// The last one leaves an unfinished file, see [Partial]: sparse, of full size,
 // with a record ([Record]) of the lower file it completes and of the length
 // below which a hole of it means "look there". The upper filesystem's own map of
 // holes says which blocks are present; [Engine.Block] finds out whether that map

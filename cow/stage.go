@@ -257,9 +257,6 @@ func (e *Engine) data(s *Staged, src *Source, w *Want, fd int, size int64) (unfi
 		}
 		if size >= most && e.leave(s, src, fd, size) {
 			s.Method = MethodRange
-			if w.MetaOnly {
-				s.Method = MethodMeta
-			}
 			return true, nil
 		}
 		// A copy with a record need not wait for the disk: where it did not get

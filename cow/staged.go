@@ -18,7 +18,7 @@ type Staged struct {
 	// or close it with Close.
 	FD      int
 	Method  Method
-	Partial bool         // an unfinished file, see Partial
+	Partial bool         // an unfinished file, see Partial; any Method that copies may leave one
 	Stat    unix.Statx_t // as staged; the rename changes its ctime
 
 	e         *Engine
