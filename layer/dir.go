@@ -1,0 +1,230 @@
+package layer
+
+import (
+	"container/list"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+// Cache keeps the descriptors of directories, of all trees of a union together. Those in
+// use are pinned; of the others the least recently opened go when there are too many.
+type Cache struct {
+	limit int
+	tree  sync.RWMutex // see the package comment
+
+	mu  sync.Mutex
+	lru *list.List // of *Dir with a descriptor
+}
+
+// NewCache returns a cache of up to n unused descriptors, or as many as the limit of
+// open files suggests.
+func NewCache(n int) *Cache {
+	if n <= 0 {
+		n = 512
+		var r unix.Rlimit
+		if unix.Getrlimit(unix.RLIMIT_NOFILE, &r) == nil {
+			n = int(min(max(r.Cur/4, 64), 16384))
+		}
+	}
+	return &Cache{limit: n, lru: list.New()}
+}
+
+// RaiseNoFile raises the limit of open files as far as this process may, and returns it.
+func RaiseNoFile() (int, error) {
+	var r unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &r); err != nil {
+		return 0, err
+	}
+	want := r.Max
+	if r.Cur < want {
+		r.Cur = want
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &r); err != nil {
+			return 0, err
+		}
+	}
+	return int(min(r.Cur, 1<<30)), nil
+}
+
+// Dir is one directory of a tree. Making one costs nothing: it is opened when its
+// descriptor is first asked for, by way of its parent. All methods may be called from any
+// goroutine.
+type Dir struct {
+	tree   *Tree
+	parent *Dir   // changed under Cache.tree
+	name   string // likewise
+
+	// state counts the pins, with held added while there is a descriptor. The descriptor
+	// is closed by whoever takes state to 0 after held is gone.
+	state atomic.Int64
+	fd    int32 // valid while state has held
+	open  sync.Mutex
+	elem  *list.Element // guarded by Cache.mu
+}
+
+const held = 1 << 32
+
+// Child returns a directory in d. It is not looked whether it exists.
+func (d *Dir) Child(name string) *Dir { return &Dir{tree: d.tree, parent: d, name: name, fd: -1} }
+
+// Tree returns the tree d is in.
+func (d *Dir) Tree() *Tree { return d.tree }
+
+// Path returns the path from the root of the tree, "" for the root itself.
+func (d *Dir) Path() string {
+	d.tree.cache.tree.RLock()
+	defer d.tree.cache.tree.RUnlock()
+	p := ""
+	for ; d.parent != nil; d = d.parent {
+		if p == "" {
+			p = d.name
+		} else {
+			p = d.name + "/" + p
+		}
+	}
+	return p
+}
+
+// FD returns an O_PATH descriptor, which stays open until Done is called.
+func (d *Dir) FD() (int, error) {
+	if d.pin() {
+		return int(d.fd), nil
+	}
+	c := d.tree.cache
+	c.tree.RLock()
+	fd, err := d.reach()
+	c.tree.RUnlock()
+	return fd, err
+}
+
+// pin adds one user if there is a descriptor.
+func (d *Dir) pin() bool {
+	for {
+		s := d.state.Load()
+		if s < held {
+			return false
+		}
+		if d.state.CompareAndSwap(s, s+1) {
+			return true
+		}
+	}
+}
+
+// reach opens d by way of its parents. Cache.tree is held for reading.
+func (d *Dir) reach() (int, error) {
+	d.open.Lock()
+	defer d.open.Unlock()
+	for {
+		if d.pin() {
+			return int(d.fd), nil
+		}
+		if d.state.Load() == 0 {
+			break
+		}
+		// Forgotten while others use it: they close the old descriptor.
+		spin()
+	}
+	if d.parent == nil {
+		return -1, unix.EBADF // the root of a closed tree
+	}
+	var pfd int
+	var err error
+	if d.parent.pin() {
+		pfd = int(d.parent.fd)
+	} else if pfd, err = d.parent.reach(); err != nil {
+		return -1, err
+	}
+	fd, err := Open(pfd, d.name, unix.O_PATH|unix.O_DIRECTORY, 0)
+	d.parent.Done()
+	if err != nil {
+		return -1, err
+	}
+	d.fd = int32(fd)
+	d.state.Store(held + 1)
+	d.tree.cache.opened(d)
+	return fd, nil
+}
+
+// Done ends a use that FD began.
+func (d *Dir) Done() {
+	if d.state.Add(-1) == 0 {
+		d.close()
+	}
+}
+
+// close ends the descriptor: state is 0, so that nobody uses it, and nobody can pin it.
+func (d *Dir) close() {
+	fd := int(d.fd)
+	d.fd = -1
+	unix.Close(fd)
+}
+
+// Forget closes the descriptor once its users are done. The Dir stays usable.
+func (d *Dir) Forget() {
+	if d.parent == nil {
+		return
+	}
+	c := d.tree.cache
+	c.mu.Lock()
+	if d.elem != nil {
+		c.lru.Remove(d.elem)
+		d.elem = nil
+	}
+	c.mu.Unlock()
+	d.release()
+}
+
+// release takes held away, if it is there.
+func (d *Dir) release() {
+	for {
+		s := d.state.Load()
+		if s < held {
+			return
+		}
+		if d.state.CompareAndSwap(s, s-held+1) { // keep it pinned while we look
+			d.Done()
+			return
+		}
+	}
+}
+
+// opened enters a directory just opened and lets go of what is too much.
+func (c *Cache) opened(d *Dir) {
+	c.mu.Lock()
+	var out []*Dir
+	d.elem = c.lru.PushFront(d)
+	for c.lru.Len() > c.limit {
+		e := c.lru.Back()
+		old := e.Value.(*Dir)
+		c.lru.Remove(e)
+		old.elem = nil
+		if old != d {
+			out = append(out, old)
+		}
+	}
+	c.mu.Unlock()
+	for _, old := range out {
+		old.release()
+	}
+}
+
+// Rename runs rename, which renames d to name in parent, while no directory is being
+// opened by way of it, and notes the new place if it returns nil.
+func (c *Cache) Rename(d, parent *Dir, name string, rename func() error) error {
+	c.tree.Lock()
+	defer c.tree.Unlock()
+	if err := rename(); err != nil {
+		return err
+	}
+	d.parent, d.name = parent, name
+	return nil
+}
+
+// Move notes that d was renamed to name in parent.
+func (d *Dir) Move(parent *Dir, name string) {
+	c := d.tree.cache
+	c.tree.Lock()
+	defer c.tree.Unlock()
+	d.parent, d.name = parent, name
+}
