@@ -20,6 +20,7 @@ const (
 	CauseSetxattr  Cause = "setxattr"
 	CauseSetflags  Cause = "setflags"
 	CauseLink      Cause = "link"
+	CauseUnlink    Cause = "unlink" // one of several names, whose count must be kept
 	CauseRename    Cause = "rename"
 	CauseParent    Cause = "parent" // a directory, for something made below it
 	CauseOpen      Cause = "open"   // a descriptor the kernel writes through by itself
@@ -29,7 +30,7 @@ const (
 
 var causes = [...]Cause{
 	CauseWrite, CauseTruncate, CauseFallocate, CauseChmod, CauseChown, CauseUtimens, CauseSetxattr,
-	CauseSetflags, CauseLink, CauseRename, CauseParent, CauseOpen, CauseComplete, CauseOther,
+	CauseSetflags, CauseLink, CauseUnlink, CauseRename, CauseParent, CauseOpen, CauseComplete, CauseOther,
 }
 
 // Method is how the data of a copy-up came to the upper.

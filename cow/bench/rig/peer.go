@@ -107,6 +107,20 @@ func (m *Mount) Close() error {
 	return nil
 }
 
+// Mounts says whether the peer mounts anything at all.
+func (p *Peer) Mounts() bool { return p.mount != nil }
+
+// Abandon takes a mount away after a failure, whoever still uses it.
+func (m *Mount) Abandon() {
+	if m.Peer.mount == nil {
+		return
+	}
+	_ = unix.Unmount(m.Dir, unix.MNT_DETACH)
+	for _, pid := range m.daemons {
+		_ = unix.Kill(pid, unix.SIGKILL)
+	}
+}
+
 // Plain is a directory with no union at all.
 func Plain() *Peer { return &Peer{Name: "plain"} }
 

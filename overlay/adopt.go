@@ -1,0 +1,250 @@
+package overlay
+
+import (
+	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/layer"
+	"github.com/plyfs/plyfs/whiteout"
+)
+
+// adopt returns the node for what find saw under a name of parent, new or already
+// known by another name, with one more reference. parent.d.names is held.
+func (fs *FS) adopt(parent *Node, name string, f *found) (*Node, error) {
+	typ := uint32(f.st.Mode) & unix.S_IFMT
+	n := &Node{typ: typ, ino: f.ino, parent: parent, name: name, refs: 1, dir: f.dir, real: f.name, anchor: -1}
+	n.upper.Store(f.upper)
+	var key *linkKey
+	if typ == unix.S_IFDIR {
+		fs.adoptDirectory(n, f)
+	} else if f.st.Nlink > 1 {
+		k, err := fs.adoptLink(n, f)
+		if err != nil {
+			return nil, err
+		}
+		key = &k
+	}
+	if f.dataDir != nil {
+		x := n.more()
+		x.dataDir, x.dataName, x.blocks = f.dataDir, f.dataName, f.data.Blocks
+	}
+	return fs.enter(n, key), nil
+}
+
+func (fs *FS) adoptDirectory(n *Node, f *found) {
+	n.d = &directory{lowers: f.lowers, children: map[string]*Node{}}
+	n.d.xwhiteouts.Store(f.xwhiteouts)
+	if !f.upper {
+		return
+	}
+	u := f.dir.Child(f.name)
+	n.d.upper.Store(u)
+	if len(fs.lowers) > 0 {
+		if fd, err := f.dir.FD(); err == nil {
+			n.d.impure.Store(fs.readImpure(fd, f.name))
+			f.dir.Done()
+		}
+	}
+}
+
+// adoptLink gives a node with several names its key, and finds the upper inode of a
+// lower one that was copied up under another name: the index knows it.
+func (fs *FS) adoptLink(n *Node, f *found) (linkKey, error) {
+	if f.upper {
+		k := linkKey{fs: fs.fsIndex(fs.upper), ino: f.st.Ino}
+		if !f.hasOrigin {
+			return k, nil
+		}
+		entry := f.origin.IndexName()
+		if !fs.inIndex(entry, f.st.Ino) {
+			return k, nil
+		}
+		fs.linked(n, entry)
+		return f.originKey, nil
+	}
+	t := f.dir.Tree()
+	k := linkKey{fs: fs.fsIndex(t), ino: f.st.Ino}
+	if fs.indexd == nil || f.dataDir != nil {
+		return k, nil
+	}
+	entry := fs.indexName(f.dir, f.name)
+	if entry == "" {
+		return k, nil
+	}
+	fd, err := fs.indexd.FD()
+	if err != nil {
+		return k, err
+	}
+	defer fs.indexd.Done()
+	var st Attr
+	if err := layer.Stat(fd, entry, &st); err != nil {
+		return k, nil
+	}
+	n.upper.Store(true)
+	n.dir, n.real = fs.indexd, entry
+	f.upper = true
+	fs.linked(n, entry)
+	return k, nil
+}
+
+// linked notes that n is the upper inode with the given entry in the index, and
+// reads how its link count differs. n is new.
+func (fs *FS) linked(n *Node, entry string) {
+	x := n.more()
+	x.index = entry
+	x.diff = 0
+	p, err := n.place()
+	if err != nil {
+		return
+	}
+	defer p.done()
+	var buf [32]byte
+	v := fs.mark(p.fd, p.name, "nlink", buf[:])
+	if v == nil {
+		x.diff = -1 // the entry itself
+		return
+	}
+	nl, err := whiteout.ParseNlink(v)
+	if err != nil {
+		x.diff = -1
+		return
+	}
+	x.diff = nl.Diff
+	if !nl.FromUpper {
+		var st Attr
+		if layer.Stat(p.fd, p.name, &st) == nil {
+			x.diff = 0
+			if lower, ok := fs.lowerNlink(n); ok {
+				x.diff = int(lower) + nl.Diff - int(st.Nlink)
+			}
+		}
+	}
+}
+
+// lowerNlink returns the link count of the lower inode an indexed node came from.
+func (fs *FS) lowerNlink(n *Node) (uint32, bool) {
+	var f found
+	if n.parent == nil {
+		return 0, false
+	}
+	s := search{fs: fs, d: n.parent.d, f: &f, name: n.name}
+	if s.below(n.parent.d.lowers) != nil || !s.have {
+		return 0, false
+	}
+	return f.st.Nlink, true
+}
+
+// enter puts a new node into the table, unless the name, or the inode by another
+// name, is there already.
+func (fs *FS) enter(n *Node, key *linkKey) *Node {
+	t := &fs.nodes
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	parent, name := n.parent, n.name
+	if old := parent.d.children[name]; old != nil {
+		old.refs++
+		return old
+	}
+	if key != nil {
+		if old := t.links[*key]; old != nil {
+			old.refs++
+			if old.parent == nil && old != fs.root {
+				old.parent, old.name = parent, name
+			} else {
+				if old.links == nil {
+					old.links = &links{key: *key}
+				}
+				old.links.aliases = append(old.links.aliases, alias{parent, name})
+			}
+			parent.d.children[name] = old
+			parent.refs++
+			return old
+		}
+		n.links = &links{key: *key}
+		t.links[*key] = n
+	}
+	t.insert(n)
+	parent.d.children[name] = n
+	parent.refs++
+	return n
+}
+
+// unname takes one name from a node, after it was removed from the layers. The
+// node gets another of its known names as its place in the view, or none. n.mu is
+// held for writing.
+func (fs *FS) unname(n *Node, parent *Node, name string) {
+	t := &fs.nodes
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if parent.d.children[name] == n {
+		delete(parent.d.children, name)
+		parent.refs-- // the caller keeps parent alive
+	}
+	if n.parent == parent && n.name == name {
+		n.parent, n.name = nil, ""
+		if n.links != nil {
+			if k := len(n.links.aliases); k > 0 {
+				a := n.links.aliases[k-1]
+				n.links.aliases = n.links.aliases[:k-1]
+				n.parent, n.name = a.parent, a.name
+			}
+		}
+	} else if n.links != nil {
+		for i, a := range n.links.aliases {
+			if a.parent == parent && a.name == name {
+				n.links.aliases = append(n.links.aliases[:i], n.links.aliases[i+1:]...)
+				break
+			}
+		}
+	}
+}
+
+// Getattr fills a with the attributes of n, as the view shows them.
+func (fs *FS) Getattr(n *Node, a *Attr) error {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	return fs.getattrLocked(n, a)
+}
+
+// getattrLocked is Getattr with n.mu held.
+func (fs *FS) getattrLocked(n *Node, a *Attr) error {
+	p, err := n.place()
+	if err != nil {
+		return err
+	}
+	err = layer.Stat(p.fd, p.name, a)
+	p.done()
+	if err != nil {
+		return err
+	}
+	fs.presentLocked(n, a)
+	return nil
+}
+
+// present turns the attributes of the real object into those of the view.
+func (fs *FS) present(n *Node, a *Attr) {
+	n.mu.RLock()
+	fs.presentLocked(n, a)
+	n.mu.RUnlock()
+}
+
+func (fs *FS) presentLocked(n *Node, a *Attr) {
+	a.Ino = n.ino
+	if n.d != nil && n.d.merged() {
+		a.Nlink = 1 // as ovl_getattr: subdirectories are not counted over layers
+	}
+	if x := n.x; x != nil {
+		if x.index != "" {
+			a.Nlink = uint32(max(int(a.Nlink)+x.diff, 0))
+		}
+		if x.dataDir != nil {
+			a.Blocks = max(a.Blocks, x.blocks)
+		}
+	}
+	if n.parent == nil && n != fs.root && n.anchor < 0 && (n.x == nil || n.x.index == "") {
+		a.Nlink = 0 // removed from the view; the lower still has it
+	}
+	if fs.cfg.StaticNlink {
+		a.Nlink = 1
+	}
+	fs.mapOut(n, a)
+}

@@ -1,0 +1,263 @@
+package overlay
+
+import (
+	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/cow"
+)
+
+// ReadAt reads up to len(p) bytes at off; fewer only at the end of the file.
+func (fs *FS) ReadAt(n *Node, p []byte, off int64) (int, error) {
+	o, err := fs.reader(n)
+	if err != nil {
+		return 0, err
+	}
+	defer o.done()
+	if o.partial != nil {
+		return o.partial.ReadAt(p, off)
+	}
+	done := 0
+	for done < len(p) {
+		m, err := unix.Pread(o.fd, p[done:], off+int64(done))
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err != nil:
+			return done, err
+		case m == 0:
+			return done, nil
+		}
+		done += m
+	}
+	return done, nil
+}
+
+// WriteAt writes p at off. With killPriv the set-id bits go first, as the kernel asks
+// for a caller without CAP_FSETID. The first write copies the file up.
+func (fs *FS) WriteAt(c *Caller, n *Node, p []byte, off int64, killPriv bool) (int, error) {
+	o, err := fs.toWrite(c, n, need{cause: cow.CauseWrite, size: -1, asked: int64(len(p))})
+	if err != nil {
+		return 0, err
+	}
+	defer o.done()
+	if killPriv {
+		if err := fs.dropSetID(o.fd); err != nil {
+			return 0, err
+		}
+	}
+	if o.partial != nil {
+		fs.partWrites.Add(1)
+		return o.partial.WriteAt(p, off)
+	}
+	done := 0
+	for done < len(p) {
+		m, err := unix.Pwrite(o.fd, p[done:], off+int64(done))
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			if done > 0 {
+				return done, nil
+			}
+			return 0, err
+		}
+		done += m
+	}
+	return done, nil
+}
+
+// toWrite copies n up as w says and returns its open upper file.
+func (fs *FS) toWrite(c *Caller, n *Node, w need) (*openFile, error) {
+	if o := n.file.Load(); o != nil && o.write && o.hold() {
+		return o, nil
+	}
+	if n.typ != unix.S_IFREG {
+		return nil, unix.EINVAL
+	}
+	for {
+		if err := fs.copyUp(c, n, w); err != nil {
+			return nil, err
+		}
+		o, err := fs.writer(n)
+		if err == unix.EROFS && fs.upper != nil {
+			continue // metadata only since we looked
+		}
+		if err != nil {
+			return nil, err
+		}
+		return o, nil
+	}
+}
+
+// dropSetID clears the set-id bits of an upper file, the set-group-id bit only where
+// it is one (kernel: setattr_should_drop_suidgid). The capability goes with every
+// write by itself.
+func (fs *FS) dropSetID(fd int) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	mode := killSetID(st.Mode)
+	if mode == st.Mode&0o7777 {
+		return nil
+	}
+	return unix.Fchmod(fd, mode)
+}
+
+func killSetID(mode uint32) uint32 {
+	m := mode & 0o7777
+	m &^= unix.S_ISUID
+	if m&0o010 != 0 {
+		m &^= unix.S_ISGID
+	}
+	return m
+}
+
+// Seek finds data or a hole (SEEK_DATA, SEEK_HOLE).
+func (fs *FS) Seek(n *Node, off int64, whence int) (int64, error) {
+	if whence != unix.SEEK_DATA && whence != unix.SEEK_HOLE {
+		return 0, unix.EINVAL
+	}
+	o, err := fs.reader(n)
+	if err != nil {
+		return 0, err
+	}
+	defer o.done()
+	if o.partial != nil {
+		return o.partial.Seek(off, whence)
+	}
+	// The position of the shared descriptor means nothing to anybody.
+	return unix.Seek(o.fd, off, whence)
+}
+
+// Fallocate changes the space of a file, in the modes the upper's filesystem knows.
+func (fs *FS) Fallocate(c *Caller, n *Node, mode uint32, off, length int64) error {
+	if n.typ != unix.S_IFREG {
+		if n.isDir() {
+			return unix.EISDIR
+		}
+		return unix.ENODEV
+	}
+	o, err := fs.toWrite(c, n, need{cause: cow.CauseFallocate, size: -1, asked: length})
+	if err != nil {
+		return err
+	}
+	defer o.done()
+	if o.partial != nil {
+		return o.partial.Fallocate(mode, off, length)
+	}
+	for {
+		if err := unix.Fallocate(o.fd, mode, off, length); err != unix.EINTR {
+			return err
+		}
+	}
+}
+
+// CopyRange copies within the view without the bytes passing through the caller.
+func (fs *FS) CopyRange(c *Caller, in *Node, offIn int64, out *Node, offOut, length int64) (int64, error) {
+	if in.typ != unix.S_IFREG || out.typ != unix.S_IFREG {
+		return 0, unix.EINVAL
+	}
+	dst, err := fs.toWrite(c, out, need{cause: cow.CauseWrite, size: -1, asked: length})
+	if err != nil {
+		return 0, err
+	}
+	defer dst.done()
+	src, err := fs.reader(in)
+	if err != nil {
+		return 0, err
+	}
+	defer src.done()
+	if src.partial == nil && dst.partial == nil {
+		i, o := offIn, offOut
+		m, err := unix.CopyFileRange(src.fd, &i, dst.fd, &o, int(length), 0)
+		switch err {
+		case unix.EXDEV, unix.EOPNOTSUPP, unix.ENOSYS, unix.EINVAL:
+			if in == out {
+				return int64(m), err
+			}
+		default:
+			return int64(m), err
+		}
+	}
+	return copyLoop(src, dst, offIn, offOut, length)
+}
+
+// copyLoop copies a part of the range through a buffer: the caller asks again.
+func copyLoop(src, dst *openFile, offIn, offOut, length int64) (int64, error) {
+	buf := make([]byte, min(length, 1<<20))
+	var m int
+	var err error
+	if src.partial != nil {
+		m, err = src.partial.ReadAt(buf, offIn)
+	} else {
+		m, err = unix.Pread(src.fd, buf, offIn)
+	}
+	if err != nil || m <= 0 {
+		return 0, err
+	}
+	if dst.partial != nil {
+		m, err = dst.partial.WriteAt(buf[:m], offOut)
+	} else {
+		m, err = unix.Pwrite(dst.fd, buf[:m], offOut)
+	}
+	return int64(m), err
+}
+
+// Fsync writes the data of a file to stable storage. A lower file has nothing to write.
+func (fs *FS) Fsync(n *Node, datasync bool) error {
+	if fs.upper == nil || !n.upper.Load() || fs.cfg.Volatile {
+		return nil
+	}
+	if n.typ != unix.S_IFREG {
+		return nil
+	}
+	o, err := fs.reader(n)
+	if err != nil {
+		return err
+	}
+	defer o.done()
+	switch {
+	case !o.upper:
+		return nil
+	case o.partial != nil:
+		return o.partial.Sync(datasync)
+	case datasync:
+		return retry(func() error { return unix.Fdatasync(o.fd) })
+	}
+	return retry(func() error { return unix.Fsync(o.fd) })
+}
+
+func retry(f func() error) error {
+	for {
+		if err := f(); err != unix.EINTR {
+			return err
+		}
+	}
+}
+
+// Syncfs writes everything to stable storage (kernel: ovl_sync_fs).
+func (fs *FS) Syncfs() error {
+	if fs.upper == nil || fs.cfg.Volatile {
+		return nil
+	}
+	return fs.syncAll()
+}
+
+// Statfs describes the filesystem that new files go to.
+func (fs *FS) Statfs(_ *Node, st *unix.Statfs_t) error {
+	t := fs.upper
+	if t == nil {
+		t = fs.lowers[0]
+	}
+	fd, err := t.Root.FD()
+	if err != nil {
+		return err
+	}
+	defer t.Root.Done()
+	err = retry(func() error { return unix.Fstatfs(fd, st) })
+	if err == nil && fs.upper == nil {
+		st.Bfree, st.Bavail = 0, 0
+	}
+	return err
+}

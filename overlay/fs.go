@@ -1,0 +1,231 @@
+package overlay
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/cow"
+	"github.com/plyfs/plyfs/layer"
+	"github.com/plyfs/plyfs/whiteout"
+)
+
+// FS is one union: a stack of layers, seen as one tree.
+type FS struct {
+	cfg   Config
+	cache *layer.Cache
+
+	upper  *layer.Tree   // nil: read-only
+	work   *layer.Tree   // the user's work directory
+	stage  *layer.Dir    // work/work, where objects are built
+	indexd *layer.Dir    // work/index: hard links; nil without
+	lowers []*layer.Tree // topmost first
+	datas  []*layer.Tree // data-only layers
+
+	ns   whiteout.Namespace
+	can  layer.Abilities // of the upper
+	eng  *cow.Engine
+	bus  *cow.Bus
+	fsys []filesystem // see ino.go
+	self owner
+
+	nodes table
+	root  *Node
+	files files
+	dirs  indexes
+	ups   flights
+
+	// renames orders everything that changes which directory is where. Whoever
+	// needs two directories of the view to stay in place takes it before their locks.
+	renames sync.Mutex
+
+	white    whiteouts
+	temp     atomic.Uint64
+	worker   chan struct{} // closed to end the idle worker
+	workers  sync.WaitGroup
+	degraded atomic.Bool
+	// partWrites counts changes of unfinished files, to see when nobody is busy with them.
+	partWrites atomic.Uint64
+	closers    []io.Closer
+}
+
+// owner is who this process is, to the filesystem.
+type owner struct {
+	uid, gid   uint32
+	privileged bool // may give files away, and read what it does not own
+}
+
+func (fs *FS) upperRoot() *layer.Dir {
+	if fs.upper == nil {
+		return nil
+	}
+	return fs.upper.Root
+}
+
+// ReadOnly says whether there is no upper.
+func (fs *FS) ReadOnly() bool { return fs.upper == nil }
+
+// Bus returns the events of copy-ups.
+func (fs *FS) Bus() *cow.Bus { return fs.bus }
+
+// Errno returns the number to show for an error of this package: the errno it wraps,
+// EIO if it wraps none.
+func Errno(err error) unix.Errno {
+	if err == nil {
+		return 0
+	}
+	var e unix.Errno
+	if errors.As(err, &e) {
+		return e
+	}
+	return unix.EIO
+}
+
+// New opens the layers of cfg and prepares the upper. Nothing is changed in any
+// directory when it fails, except that a work directory may have been made.
+func New(cfg Config) (_ *FS, err error) {
+	fs := &FS{cfg: cfg, cache: layer.NewCache(0), bus: cow.NewBus()}
+	fs.nodes.init()
+	fs.files.init(fs)
+	fs.ups.init()
+	defer func() {
+		if err != nil {
+			fs.closeAll()
+		}
+	}()
+	if len(cfg.Lowers) == 0 && cfg.Upper == "" {
+		return nil, errors.New("no layer given: name at least one lower directory")
+	}
+	fs.self = whoami()
+	if err := fs.checkPaths(); err != nil {
+		return nil, err
+	}
+	if err := fs.openLowers(); err != nil {
+		return nil, err
+	}
+	if fs.cfg.Upper != "" {
+		if err := fs.openUpper(); err != nil {
+			return nil, err
+		}
+	} else {
+		fs.ns = fs.readNamespace()
+	}
+	fs.numberFilesystems()
+	if err := fs.makeRoot(); err != nil {
+		return nil, err
+	}
+	if fs.upper != nil {
+		if err := fs.prepareUpper(); err != nil {
+			return nil, err
+		}
+		fs.startWorker()
+	}
+	return fs, nil
+}
+
+func (fs *FS) openLowers() error {
+	for i, path := range fs.cfg.Lowers {
+		t, err := layer.OpenTree(path, i+1, fs.cache, layer.TreeOptions{Private: true})
+		if err != nil {
+			return failure(path, "cannot open lower layer", err)
+		}
+		fs.closers = append(fs.closers, t)
+		fs.lowers = append(fs.lowers, t)
+	}
+	for i, path := range fs.cfg.DataLowers {
+		t, err := layer.OpenTree(path, len(fs.cfg.Lowers)+i+1, fs.cache, layer.TreeOptions{Private: true})
+		if err != nil {
+			return failure(path, "cannot open data layer", err)
+		}
+		fs.closers = append(fs.closers, t)
+		fs.datas = append(fs.datas, t)
+	}
+	return nil
+}
+
+// makeRoot builds the node of the root directory: all layers merge there.
+func (fs *FS) makeRoot() error {
+	n := &Node{typ: unix.S_IFDIR, anchor: -1, refs: 1, d: &directory{children: map[string]*Node{}}}
+	var top *layer.Tree
+	if fs.upper != nil {
+		n.d.upper.Store(fs.upper.Root)
+		n.upper.Store(true)
+		top = fs.upper
+	}
+	for _, t := range fs.lowers {
+		n.d.lowers = append(n.d.lowers, t.Root)
+		if top == nil {
+			top = t
+		}
+	}
+	n.dir, n.real = top.Root, ""
+	if fs.upper != nil {
+		n.d.impure.Store(true)
+	}
+	for i, l := range n.d.lowers {
+		fd, err := l.FD()
+		if err != nil {
+			return failure(l.Tree().Path, "cannot read layer", err)
+		}
+		if fs.opaqueAt(fd, "", i == len(n.d.lowers)-1) == whiteout.OpaqueXattrWhiteouts {
+			n.d.xwhiteouts.Store(true)
+		}
+		l.Done()
+	}
+	src := top
+	if len(fs.lowers) > 0 {
+		src = fs.lowers[0]
+	}
+	fd, err := src.Root.FD()
+	if err != nil {
+		return failure(src.Path, "cannot read layer", err)
+	}
+	defer src.Root.Done()
+	var st Attr
+	if err := layer.Stat(fd, "", &st); err != nil {
+		return failure(src.Path, "cannot read layer", err)
+	}
+	n.ino = fs.viewIno(src, st.Ino)
+	fs.root = n
+	fs.nodes.mu.Lock()
+	fs.nodes.insert(n)
+	fs.nodes.mu.Unlock()
+	return nil
+}
+
+// Close ends the union: unfinished files are settled unless Config.NoSettle, marks
+// that name this mount are taken away, descriptors closed. No operation may run.
+func (fs *FS) Close() error {
+	var err error
+	if fs.upper != nil {
+		fs.stopWorker()
+		err = fs.finish()
+	}
+	fs.closeAll()
+	return err
+}
+
+func (fs *FS) closeAll() {
+	fs.files.closeAll()
+	if fs.indexd != nil {
+		fs.indexd.Forget()
+	}
+	if fs.stage != nil {
+		fs.stage.Forget()
+	}
+	for _, c := range fs.closers {
+		c.Close()
+	}
+	fs.closers = nil
+}
+
+var (
+	// errReadOnly is what every change meets without an upper.
+	errReadOnly    = fmt.Errorf("no upper: %w", unix.EROFS)
+	errInterrupted = fmt.Errorf("the caller gave up: %w", unix.EINTR)
+	errCursor      = fmt.Errorf("no such cursor: %w", unix.EINVAL)
+)

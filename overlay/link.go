@@ -1,0 +1,250 @@
+package overlay
+
+import (
+	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/cow"
+	"github.com/plyfs/plyfs/layer"
+	"github.com/plyfs/plyfs/whiteout"
+)
+
+// Hard links across copy-up (kernel: overlayfs.rst, "Index of hardlinks"). The
+// first copy-up of a lower inode with several names leaves, besides the name, an
+// entry in work/index called after the inode's file handle. A lookup of another
+// of its lower names finds the entry and shows the upper inode. What of the link
+// count the upper inode cannot know (lower names not copied up, minus the entry
+// itself) is kept as a difference in the nlink mark.
+
+// openIndex opens work/index where hard links can be kept together.
+func (fs *FS) openIndex() error {
+	if fs.cfg.Index == Off || fs.degraded.Load() || !fs.can.Hardlinks {
+		return nil
+	}
+	handles := false
+	for _, t := range fs.lowers {
+		handles = handles || t.FS.HandleOK
+	}
+	if !handles {
+		return nil
+	}
+	fd, err := fs.work.Root.FD()
+	if err != nil {
+		return failure(fs.cfg.Work, "cannot open the work directory", err)
+	}
+	defer fs.work.Root.Done()
+	if err := layer.Mkdir(fd, "index", 0o700); err != nil && err != unix.EEXIST {
+		return failure(fs.cfg.Work, "cannot make the index in it", err)
+	}
+	fs.indexd = fs.work.Root.Child("index")
+	return nil
+}
+
+// indexName returns the index entry's name for a lower inode, "" if it can have none.
+func (fs *FS) indexName(d *layer.Dir, name string) string {
+	fd, err := d.FD()
+	if err != nil {
+		return ""
+	}
+	defer d.Done()
+	v := fs.originOf(d, fd, name)
+	if v == nil {
+		return ""
+	}
+	o, err := whiteout.ParseOrigin(v)
+	if err != nil {
+		return ""
+	}
+	return o.IndexName()
+}
+
+// inIndex says whether the entry is there and is the upper inode ino.
+func (fs *FS) inIndex(entry string, ino uint64) bool {
+	if fs.indexd == nil || entry == "" {
+		return false
+	}
+	fd, err := fs.indexd.FD()
+	if err != nil {
+		return false
+	}
+	defer fs.indexd.Done()
+	var st Attr
+	return layer.Stat(fd, entry, &st) == nil && st.Ino == ino
+}
+
+// indexStaged gives a staged copy its index entry, before it gets its name, and
+// returns the difference of its link count. n.mu is held.
+func (fs *FS) indexStaged(n *Node, staged *cow.Staged, entry string) (int, error) {
+	var low Attr
+	fd, err := n.dir.FD()
+	if err != nil {
+		return 0, err
+	}
+	err = layer.Stat(fd, n.real, &low)
+	n.dir.Done()
+	if err != nil {
+		return 0, err
+	}
+	diff := int(low.Nlink) - 2 // the copy will have its name and the entry
+	stage, err := fs.stage.FD()
+	if err != nil {
+		return 0, err
+	}
+	defer fs.stage.Done()
+	if err := fs.writeDiff(stage, staged.Name, diff); err != nil {
+		return 0, err
+	}
+	index, err := fs.indexd.FD()
+	if err != nil {
+		return 0, err
+	}
+	defer fs.indexd.Done()
+	err = staged.Link(index, entry)
+	if err == unix.EEXIST {
+		// Left by a copy-up that a crash ended before the name was given.
+		if err = layer.Unlink(index, entry); err == nil {
+			err = staged.Link(index, entry)
+		}
+	}
+	return diff, err
+}
+
+func (fs *FS) writeDiff(fd int, name string, diff int) error {
+	return fs.setMark(fd, name, "nlink", whiteout.Nlink{FromUpper: true, Diff: diff}.Encode())
+}
+
+// indexUndo takes back an entry whose copy-up failed after it was made.
+func (fs *FS) indexUndo(entry string) {
+	fd, err := fs.indexd.FD()
+	if err != nil {
+		return
+	}
+	defer fs.indexd.Done()
+	_ = layer.Unlink(fd, entry)
+}
+
+// changeDiff changes the difference of an indexed node. n.mu is held for writing.
+func (fs *FS) changeDiff(n *Node, by int) error {
+	p, err := n.place()
+	if err != nil {
+		return err
+	}
+	defer p.done()
+	if err := fs.writeDiff(p.fd, p.name, n.x.diff+by); err != nil {
+		return err
+	}
+	n.x.diff += by
+	return nil
+}
+
+// Link makes name in parent a further name of n, and fills a. n gets one more reference.
+func (fs *FS) Link(c *Caller, n *Node, parent *Node, name string, a *Attr) error {
+	if err := fs.mayChange(parent, name); err != nil {
+		return err
+	}
+	if n.isDir() {
+		return unix.EPERM
+	}
+	if err := fs.copyUp(c, n, need{cause: cow.CauseLink, size: -1, meta: true}); err != nil {
+		return err
+	}
+	up, err := fs.upDir(c, parent)
+	if err != nil {
+		return err
+	}
+	d := parent.d
+	d.names.Lock()
+	defer d.names.Unlock()
+	if fs.removed(parent) {
+		return unix.ENOENT
+	}
+	white, err := fs.freeName(parent, name)
+	if err != nil {
+		return err
+	}
+	fd, err := up.FD()
+	if err != nil {
+		return err
+	}
+	defer up.Done()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if !white {
+		err = fs.linkTo(n, fd, name)
+		if err == unix.EEXIST && !d.merged() && fs.whiteoutIn(d, fd, name) {
+			white = true
+		}
+	}
+	if white {
+		err = fs.linkOver(n, fd, name)
+	}
+	if err != nil {
+		return err
+	}
+	return fs.linkedAs(n, parent, up, fd, name, a)
+}
+
+// linkTo links the object of n, wherever it is. n.mu is held.
+func (fs *FS) linkTo(n *Node, fd int, name string) error {
+	p, err := n.place()
+	if err != nil {
+		return err
+	}
+	defer p.done()
+	if p.name == "" {
+		return layer.LinkFD(p.fd, fd, name)
+	}
+	return layer.Link(p.fd, p.name, fd, name)
+}
+
+// linkOver is linkTo in the place of a whiteout.
+func (fs *FS) linkOver(n *Node, fd int, name string) error {
+	stage, err := fs.stage.FD()
+	if err != nil {
+		return err
+	}
+	defer fs.stage.Done()
+	temp := fs.tempName()
+	if err := fs.linkTo(n, stage, temp); err != nil {
+		return err
+	}
+	if err := layer.Rename(stage, temp, fd, name, 0); err != nil {
+		_ = layer.Unlink(stage, temp)
+		return err
+	}
+	return nil
+}
+
+// linkedAs enters the new name. n.mu is held for writing, and parent.d.names.
+func (fs *FS) linkedAs(n, parent *Node, up *layer.Dir, fd int, name string, a *Attr) error {
+	var st Attr
+	if err := layer.Stat(fd, name, &st); err != nil {
+		return err
+	}
+	if n.anchor >= 0 {
+		// It has a name to be found by again.
+		unix.Close(int(n.anchor))
+		n.anchor, n.dir, n.real = -1, up, name
+	}
+	if n.ino != fs.viewIno(fs.upper, st.Ino) {
+		fs.markImpure(parent.d)
+	}
+	t := &fs.nodes
+	t.mu.Lock()
+	if n.parent == nil {
+		n.parent, n.name = parent, name
+	} else {
+		if n.links == nil {
+			n.links = &links{key: linkKey{fs: fs.fsIndex(fs.upper), ino: st.Ino}}
+			t.links[n.links.key] = n
+		}
+		n.links.aliases = append(n.links.aliases, alias{parent, name})
+	}
+	parent.d.children[name] = n
+	parent.refs++
+	n.refs++
+	t.mu.Unlock()
+	fs.indexAdd(parent, name, st.Ino, uint8(n.typ>>12))
+	*a = st
+	fs.presentLocked(n, a)
+	return nil
+}

@@ -1,0 +1,141 @@
+package overlay
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/layer"
+)
+
+// Node is one inode of the view: a directory merged from several layers, or one
+// object of one layer. It lives from the first [FS.Lookup] that finds it until the
+// last [FS.Forget]. All names of one hard-linked inode share one node.
+type Node struct {
+	id  uint64
+	ino uint64 // st_ino; fixed
+	typ uint32 // S_IFMT bits; fixed
+
+	refs uint64 // lookups, children and pins; guarded by table.mu
+
+	// parent and name are one place of the node in the view; parent is nil when no
+	// name is left, and for the root. Changed with table.mu and mu held, so that
+	// either is enough to read them.
+	parent *Node
+	name   string
+	links  *links // nil: has one name; guarded by table.mu
+
+	mu sync.RWMutex // guards what follows
+	// The object itself: name in dir, or, when it has no usable name any more, the
+	// descriptor anchor (O_PATH, or of an O_TMPFILE file).
+	dir    *layer.Dir
+	real   string
+	anchor int32 // -1: none
+	upper  atomic.Bool
+	x      *extra // nil for most
+
+	d    *directory               // nil unless typ is S_IFDIR
+	file atomic.Pointer[openFile] // cached descriptor; see files.go
+}
+
+// extra is what only few nodes have. Guarded by Node.mu.
+type extra struct {
+	// The lower object the data comes from, when it is not the object itself: of a
+	// metadata-only file. nil otherwise.
+	dataDir  *layer.Dir
+	dataName string
+	blocks   uint64 // of the data, to be shown
+
+	index string // hard links: name of the upper inode's entry in the index, or ""
+	diff  int    // link count shown minus the upper inode's
+
+}
+
+// links is what a hard-linked node has besides. Guarded by table.mu.
+type links struct {
+	key     linkKey
+	aliases []alias // names besides Node.parent and Node.name that were looked up
+}
+
+type alias struct {
+	parent *Node
+	name   string
+}
+
+// directory is the part of a node that only directories have.
+type directory struct {
+	// names orders changes of names: held for writing by whatever creates, removes
+	// or renames one, for reading by lookups.
+	names sync.RWMutex
+
+	upper    atomic.Pointer[layer.Dir] // nil: none. Set once, under Node.mu
+	lowers   []*layer.Dir              // that merge here, topmost first; fixed
+	children map[string]*Node          // live nodes; guarded by table.mu
+	index    atomic.Pointer[nameIndex] // nil: not read. Changed with names held for writing
+	building sync.Mutex                // held, under names for reading, while index is read
+	indexUse atomic.Int64              // when index was last used, in seconds
+
+	impure     atomic.Bool // children of the upper may have an origin mark
+	xwhiteouts atomic.Bool // some lower has opaque=x: files may be whiteouts
+	defaultACL atomic.Int32
+}
+
+// States of directory.defaultACL.
+const (
+	aclUnknown = iota
+	aclNone
+	aclPresent
+)
+
+// ID returns the node's number: the root is 1, and no number is given twice.
+func (n *Node) ID() uint64 { return n.id }
+
+// Mode returns the type bits (S_IFMT) of the node.
+func (n *Node) Mode() uint32 { return n.typ }
+
+func (n *Node) isDir() bool { return n.typ == unix.S_IFDIR }
+
+// merged says whether lower directories show through.
+func (d *directory) merged() bool { return len(d.lowers) > 0 }
+
+// pin is an object's place, held open.
+type pin struct {
+	fd   int
+	name string
+	dir  *layer.Dir
+}
+
+func (p *pin) done() {
+	if p.dir != nil {
+		p.dir.Done()
+	}
+}
+
+// place pins the real object. n.mu is held, at least for reading, until pin.done.
+func (n *Node) place() (pin, error) {
+	if n.anchor >= 0 {
+		return pin{fd: int(n.anchor)}, nil
+	}
+	fd, err := n.dir.FD()
+	if err != nil {
+		return pin{}, err
+	}
+	return pin{fd: fd, name: n.real, dir: n.dir}, nil
+}
+
+// more returns n.x, made if there was none. n.mu is held for writing, or n is new.
+func (n *Node) more() *extra {
+	if n.x == nil {
+		n.x = new(extra)
+	}
+	return n.x
+}
+
+// parts appends the directories n is merged from, topmost first.
+func (d *directory) parts(buf []*layer.Dir) []*layer.Dir {
+	if u := d.upper.Load(); u != nil {
+		buf = append(buf, u)
+	}
+	return append(buf, d.lowers...)
+}

@@ -1,0 +1,154 @@
+package overlay
+
+import (
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/layer"
+	"github.com/plyfs/plyfs/whiteout"
+)
+
+// Ownership. Objects are stored with ids of the host and shown with ids of the view;
+// without a mapping both are the same. New objects are made with the filesystem ids of
+// the caller, so that the kernel gives them their owner in the same step; where that
+// cannot be (a plain user's daemon) they belong to this process.
+
+// mapOut turns stored owners into shown ones, and shows one kept in an attribute.
+func (fs *FS) mapOut(n *Node, a *Attr) {
+	if fs.cfg.XattrPermissions > 0 {
+		fs.overridden(n, a)
+	}
+	if fs.cfg.UIDMap != nil {
+		a.Uid = toView(fs.cfg.UIDMap, a.Uid)
+	}
+	if fs.cfg.GIDMap != nil {
+		a.Gid = toView(fs.cfg.GIDMap, a.Gid)
+	}
+	if fs.cfg.SquashUID >= 0 {
+		a.Uid = uint32(fs.cfg.SquashUID)
+	}
+	if fs.cfg.SquashGID >= 0 {
+		a.Gid = uint32(fs.cfg.SquashGID)
+	}
+}
+
+const overflowID = 65534
+
+func toView(m []IDRange, id uint32) uint32 {
+	for _, r := range m {
+		if id >= r.Host && id-r.Host < r.Count {
+			return r.View + (id - r.Host)
+		}
+	}
+	return overflowID
+}
+
+func toHost(m []IDRange, id uint32) (uint32, bool) {
+	if m == nil {
+		return id, true
+	}
+	for _, r := range m {
+		if id >= r.View && id-r.View < r.Count {
+			return r.Host + (id - r.View), true
+		}
+	}
+	return 0, false
+}
+
+// overrideName is the attribute that keeps owner and mode under xattr_permissions.
+func (fs *FS) overrideName() string {
+	if fs.cfg.XattrPermissions == 1 {
+		return "trusted.overlay.override_stat"
+	}
+	return "user.containers.override_stat"
+}
+
+// overridden replaces owner and mode by those kept in the attribute. n.mu is held.
+func (fs *FS) overridden(n *Node, a *Attr) {
+	p, err := n.place()
+	if err != nil {
+		return
+	}
+	defer p.done()
+	var buf [128]byte
+	size, err := layer.Getxattr(p.fd, p.name, fs.overrideName(), buf[:])
+	if err != nil {
+		return
+	}
+	o, err := whiteout.ParseOverrideStat(buf[:size])
+	if err != nil {
+		return
+	}
+	a.Uid, a.Gid = o.UID, o.GID
+	a.Mode = a.Mode&unix.S_IFMT | uint16(o.Mode&0o7777)
+}
+
+// override writes the attribute for an upper object: mask says which of the values
+// count, the others stay.
+func (fs *FS) override(fd int, name string, st *Attr, set *SetAttr) error {
+	o := whiteout.OverrideStat{UID: st.Uid, GID: st.Gid, Mode: uint32(st.Mode) & 0o7777}
+	if set.Mask&SetUID != 0 {
+		o.UID = set.UID
+	}
+	if set.Mask&SetGID != 0 {
+		o.GID = set.GID
+	}
+	if set.Mask&SetMode != 0 {
+		o.Mode = set.Mode & 0o7777
+	}
+	return layer.Setxattr(fd, name, fs.overrideName(), o.Encode(), 0)
+}
+
+// ids returns the stored owner of what the caller makes.
+func (fs *FS) ids(c *Caller) (uid, gid uint32, err error) {
+	if c == nil {
+		return fs.self.uid, fs.self.gid, nil
+	}
+	uid, ok := toHost(fs.cfg.UIDMap, c.UID)
+	gid, ok2 := toHost(fs.cfg.GIDMap, c.GID)
+	if !ok || !ok2 {
+		return 0, 0, unix.EOVERFLOW
+	}
+	return uid, gid, nil
+}
+
+// plain says whether everything simply belongs to this process.
+func (fs *FS) plain() bool {
+	return !fs.self.privileged || fs.cfg.SquashUID >= 0 || fs.cfg.SquashGID >= 0 || fs.cfg.XattrPermissions > 0
+}
+
+// as runs f with the caller's filesystem ids.
+func (fs *FS) as(c *Caller, f func() error) error {
+	if fs.plain() {
+		return f()
+	}
+	uid, gid, err := fs.ids(c)
+	if err != nil {
+		return err
+	}
+	if uid == fs.self.uid && gid == fs.self.gid {
+		return f()
+	}
+	return layer.WithCreds(uid, gid, f)
+}
+
+// own notes the owner of an object just made where making it could not.
+func (fs *FS) own(c *Caller, fd int, name string) error {
+	if fs.cfg.XattrPermissions == 0 || c == nil {
+		return nil
+	}
+	var st Attr
+	if err := layer.Stat(fd, name, &st); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT == unix.S_IFLNK && fs.cfg.XattrPermissions == 2 {
+		return nil // no user attributes on links
+	}
+	return fs.override(fd, name, &st, &SetAttr{Mask: SetUID | SetGID, UID: c.UID, GID: c.GID})
+}
+
+// reserved says whether a name means something else in a layer.
+func reserved(name string) bool {
+	return strings.HasPrefix(name, whiteout.PrefixWhiteout)
+}

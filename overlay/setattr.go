@@ -1,0 +1,198 @@
+package overlay
+
+import (
+	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/cow"
+	"github.com/plyfs/plyfs/layer"
+)
+
+// Setattr changes attributes of n and fills a with all of them. Only a change of size
+// needs the data in the upper.
+func (fs *FS) Setattr(c *Caller, n *Node, s *SetAttr, a *Attr) error {
+	if fs.upper == nil {
+		return errReadOnly
+	}
+	if s.Mask&SetSize != 0 {
+		if err := fs.truncate(c, n, s.Size, s.Mask&KillPriv != 0); err != nil {
+			return err
+		}
+	}
+	if s.Mask&^(SetSize|KillPriv) != 0 || s.Mask == KillPriv {
+		if err := fs.copyUp(c, n, need{cause: causeOf(s.Mask), size: -1, meta: true}); err != nil {
+			return err
+		}
+	}
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	p, err := n.place()
+	if err != nil {
+		return err
+	}
+	err = fs.change(p, n, s)
+	p.done()
+	if err != nil {
+		return err
+	}
+	return fs.getattrLocked(n, a)
+}
+
+func causeOf(mask uint32) cow.Cause {
+	switch {
+	case mask&SetMode != 0:
+		return cow.CauseChmod
+	case mask&(SetUID|SetGID) != 0:
+		return cow.CauseChown
+	}
+	return cow.CauseUtimens
+}
+
+// change applies everything but the size. Owner before mode: a change of owner takes set-id
+// bits away. n.mu is held.
+func (fs *FS) change(p pin, n *Node, s *SetAttr) error {
+	if fs.cfg.XattrPermissions > 0 && s.Mask&(SetUID|SetGID|SetMode) != 0 {
+		return fs.changeOverride(p, n, s)
+	}
+	if s.Mask&(SetUID|SetGID) != 0 {
+		if err := fs.chown(p, s); err != nil {
+			return err
+		}
+	}
+	if s.Mask&SetMode != 0 {
+		if err := layer.Chmod(p.fd, p.name, s.Mode&0o7777); err != nil {
+			return err
+		}
+	} else if s.Mask&KillPriv != 0 && s.Mask&SetSize == 0 {
+		var st Attr
+		if err := layer.Stat(p.fd, p.name, &st); err != nil {
+			return err
+		}
+		if m := killSetID(uint32(st.Mode)); m != uint32(st.Mode)&0o7777 && !n.isDir() {
+			if err := layer.Chmod(p.fd, p.name, m); err != nil {
+				return err
+			}
+		}
+	}
+	return fs.changeTimes(p, s)
+}
+
+func (fs *FS) changeTimes(p pin, s *SetAttr) error {
+	if s.Mask&(SetAtime|SetMtime|SetAtimeNow|SetMtimeNow) == 0 {
+		return nil
+	}
+	ts := [2]unix.Timespec{{Nsec: unix.UTIME_OMIT}, {Nsec: unix.UTIME_OMIT}}
+	if s.Mask&SetAtimeNow != 0 {
+		ts[0].Nsec = unix.UTIME_NOW
+	} else if s.Mask&SetAtime != 0 {
+		ts[0] = s.Atime
+	}
+	if s.Mask&SetMtimeNow != 0 {
+		ts[1].Nsec = unix.UTIME_NOW
+	} else if s.Mask&SetMtime != 0 {
+		ts[1] = s.Mtime
+	}
+	return layer.Utimens(p.fd, p.name, &ts)
+}
+
+func (fs *FS) chown(p pin, s *SetAttr) error {
+	uid, gid := -1, -1
+	if s.Mask&SetUID != 0 {
+		h, ok := toHost(fs.cfg.UIDMap, s.UID)
+		if !ok {
+			return unix.EINVAL
+		}
+		uid = int(h)
+	}
+	if s.Mask&SetGID != 0 {
+		h, ok := toHost(fs.cfg.GIDMap, s.GID)
+		if !ok {
+			return unix.EINVAL
+		}
+		gid = int(h)
+	}
+	if fs.cfg.SquashUID >= 0 {
+		uid = -1
+	}
+	if fs.cfg.SquashGID >= 0 {
+		gid = -1
+	}
+	if uid < 0 && gid < 0 {
+		return nil
+	}
+	return layer.Chown(p.fd, p.name, uid, gid)
+}
+
+// changeOverride keeps owner and mode in the attribute; the file itself keeps a mode
+// this process can work with.
+func (fs *FS) changeOverride(p pin, n *Node, s *SetAttr) error {
+	var st Attr
+	if err := layer.Stat(p.fd, p.name, &st); err != nil {
+		return err
+	}
+	fs.overridden(n, &st)
+	if err := fs.override(p.fd, p.name, &st, s); err != nil {
+		return err
+	}
+	return fs.changeTimes(p, s)
+}
+
+// truncate changes the size. Of a lower file only what remains is copied.
+func (fs *FS) truncate(c *Caller, n *Node, size int64, killPriv bool) error {
+	if n.typ != unix.S_IFREG {
+		if n.isDir() {
+			return unix.EISDIR
+		}
+		return unix.EINVAL
+	}
+	o, err := fs.toWrite(c, n, need{cause: cow.CauseTruncate, size: size, asked: size})
+	if err != nil {
+		return err
+	}
+	defer o.done()
+	if killPriv {
+		if err := fs.dropSetID(o.fd); err != nil {
+			return err
+		}
+	}
+	if o.partial != nil {
+		return o.partial.Truncate(size)
+	}
+	return retry(func() error { return unix.Ftruncate(o.fd, size) })
+}
+
+// FsyncDir writes the names of a directory to stable storage.
+func (fs *FS) FsyncDir(n *Node) error {
+	if n.d == nil {
+		return unix.ENOTDIR
+	}
+	u := n.d.upper.Load()
+	if u == nil || fs.cfg.Volatile {
+		return nil
+	}
+	fd, err := u.FD()
+	if err != nil {
+		return err
+	}
+	defer u.Done()
+	f, err := layer.Open(fd, "", unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(f)
+	return retry(func() error { return unix.Fsync(f) })
+}
+
+// syncAll writes the upper's filesystem to stable storage.
+func (fs *FS) syncAll() error {
+	fd, err := fs.upper.Root.FD()
+	if err != nil {
+		return err
+	}
+	defer fs.upper.Root.Done()
+	f, err := layer.Open(fd, "", unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(f)
+	return retry(func() error { return unix.Syncfs(f) })
+}
