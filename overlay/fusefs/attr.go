@@ -1,0 +1,194 @@
+package fusefs
+
+import (
+	"time"
+	"unsafe"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+// validity is a timeout as the protocol wants it.
+type validity struct {
+	sec  uint64
+	nsec uint32
+}
+
+func validFor(d time.Duration) validity {
+	if d < 0 {
+		d = 0
+	}
+	return validity{sec: uint64(d / time.Second), nsec: uint32(d % time.Second)}
+}
+
+// newEncodeDev packs a device number as new_encode_dev() of linux/kdev_t.h does.
+func newEncodeDev(major, minor uint32) uint32 {
+	return minor&0xff | major<<8 | minor&^0xff<<12
+}
+
+func fillAttr(o *fuse.Attr, a *Attr) {
+	o.Ino = a.Ino
+	o.Size = a.Size
+	o.Blocks = a.Blocks
+	o.Atime = uint64(a.Atime.Sec)
+	o.Mtime = uint64(a.Mtime.Sec)
+	o.Ctime = uint64(a.Ctime.Sec)
+	o.Atimensec = a.Atime.Nsec
+	o.Mtimensec = a.Mtime.Nsec
+	o.Ctimensec = a.Ctime.Nsec
+	o.Mode = uint32(a.Mode)
+	o.Nlink = a.Nlink
+	o.Uid = a.Uid
+	o.Gid = a.Gid
+	o.Rdev = newEncodeDev(a.Rdev_major, a.Rdev_minor)
+	o.Blksize = a.Blksize
+	o.Flags = 0
+}
+
+// fillEntry writes the answer of an operation that found or made a node.
+func (s *session[N]) fillEntry(o *fuse.EntryOut, id uint64, a *Attr) {
+	o.NodeId = id
+	o.Generation = 0 // ids are never given twice
+	o.EntryValid = s.entryValid.sec
+	o.EntryValidNsec = s.entryValid.nsec
+	o.AttrValid = s.attrValid.sec
+	o.AttrValidNsec = s.attrValid.nsec
+	fillAttr(&o.Attr, a)
+}
+
+// entry answers r with a node that carries a new reference.
+func (s *session[N]) entry(r *request, n N, a *Attr) unix.Errno {
+	id := n.ID()
+	r.entry = id
+	s.fillEntry(answer[fuse.EntryOut](r), id, a)
+	return 0
+}
+
+func (s *session[N]) attr(r *request, a *Attr) unix.Errno {
+	o := answer[fuse.AttrOut](r)
+	o.AttrValid = s.attrValid.sec
+	o.AttrValidNsec = s.attrValid.nsec
+	fillAttr(&o.Attr, a)
+	return 0
+}
+
+func (s *session[N]) getattr(r *request, n N) unix.Errno {
+	a := &r.w.attr
+	if err := s.fs.Getattr(n, a); err != nil {
+		return errno(err)
+	}
+	return s.attr(r, a)
+}
+
+// statx is asked when a caller wants the birth time. struct fuse_statx is struct
+// statx up to the fields only the kernel can fill (mount id and later).
+func (s *session[N]) statx(r *request, n N) unix.Errno {
+	if decode[fuse.StatxIn](r) == nil {
+		return unix.EIO
+	}
+	a := &r.w.attr
+	if err := s.fs.Getattr(n, a); err != nil {
+		return errno(err)
+	}
+	o := answer[fuse.StatxOut](r)
+	o.AttrValid = s.attrValid.sec
+	o.AttrValidNsec = s.attrValid.nsec
+	x := &o.Statx
+	x.Mask = a.Mask & (unix.STATX_BASIC_STATS | unix.STATX_BTIME)
+	x.Blksize = a.Blksize
+	x.Nlink = a.Nlink
+	x.Uid = a.Uid
+	x.Gid = a.Gid
+	x.Mode = a.Mode
+	x.Ino = a.Ino
+	x.Size = a.Size
+	x.Blocks = a.Blocks
+	x.Atime = sxTime(a.Atime)
+	x.Btime = sxTime(a.Btime)
+	x.Ctime = sxTime(a.Ctime)
+	x.Mtime = sxTime(a.Mtime)
+	x.RdevMajor = a.Rdev_major
+	x.RdevMinor = a.Rdev_minor
+	return 0
+}
+
+func sxTime(t unix.StatxTimestamp) fuse.SxTime {
+	return fuse.SxTime{Sec: uint64(t.Sec), Nsec: t.Nsec}
+}
+
+// setattrBits pairs the protocol's bits with the union's.
+var setattrBits = [...]struct{ wire, mask uint32 }{
+	{fuse.FATTR_MODE, SetMode},
+	{fuse.FATTR_UID, SetUID},
+	{fuse.FATTR_GID, SetGID},
+	{fuse.FATTR_SIZE, SetSize},
+	{fuse.FATTR_ATIME, SetAtime},
+	{fuse.FATTR_MTIME, SetMtime},
+	{fuse.FATTR_ATIME_NOW, SetAtimeNow},
+	{fuse.FATTR_MTIME_NOW, SetMtimeNow},
+	{fuse.FATTR_KILL_SUIDGID, KillPriv},
+}
+
+// decodeSetattr translates a SETATTR. FATTR_CTIME (sent in writeback mode) is left
+// out: a change time cannot be set, and every change we make sets it.
+func decodeSetattr(in *fuse.SetAttrIn, s *SetAttr) {
+	*s = SetAttr{
+		Mode:  in.Mode & 07777,
+		UID:   in.Uid,
+		GID:   in.Gid,
+		Size:  int64(in.Size),
+		Atime: unix.Timespec{Sec: int64(in.Atime), Nsec: int64(in.Atimensec)},
+		Mtime: unix.Timespec{Sec: int64(in.Mtime), Nsec: int64(in.Mtimensec)},
+	}
+	for _, b := range setattrBits {
+		if in.Valid&b.wire != 0 {
+			s.Mask |= b.mask
+		}
+	}
+}
+
+func (s *session[N]) setattr(r *request, n N) unix.Errno {
+	in := decode[fuse.SetAttrIn](r)
+	if in == nil || int64(in.Size) < 0 {
+		return unix.EINVAL
+	}
+	var set SetAttr
+	decodeSetattr(in, &set)
+	a := &r.w.attr
+	if set.Mask == 0 { // a lone FATTR_CTIME
+		if err := s.fs.Getattr(n, a); err != nil {
+			return errno(err)
+		}
+		return s.attr(r, a)
+	}
+	if err := s.fs.Setattr(&r.caller, n, &set, a); err != nil {
+		return errno(err)
+	}
+	return s.attr(r, a)
+}
+
+func (s *session[N]) statfs(r *request, n N) unix.Errno {
+	var st unix.Statfs_t
+	if err := s.fs.Statfs(n, &st); err != nil {
+		return errno(err)
+	}
+	o := answer[fuse.StatfsOut](r)
+	o.Blocks = st.Blocks
+	o.Bfree = st.Bfree
+	o.Bavail = st.Bavail
+	o.Files = st.Files
+	o.Ffree = st.Ffree
+	o.Bsize = uint32(st.Bsize)
+	o.NameLen = uint32(st.Namelen)
+	o.Frsize = uint32(st.Frsize)
+	return 0
+}
+
+func (s *session[N]) syncfs(*request, N) unix.Errno {
+	return errno(s.fs.Syncfs())
+}
+
+// The wire layout is checked at compile time where a mistake would corrupt silently.
+var _ [88]byte = [unsafe.Sizeof(fuse.Attr{})]byte{}
+var _ [128]byte = [unsafe.Sizeof(fuse.EntryOut{})]byte{}
+var _ [288]byte = [unsafe.Sizeof(fuse.StatxOut{})]byte{}

@@ -1,0 +1,93 @@
+package fusefs
+
+import "golang.org/x/sys/unix"
+
+// Node is one inode of the union. The zero value of the type means "none".
+type Node interface {
+	comparable
+	ID() uint64   // node id of the protocol; the root is 1
+	Mode() uint32 // type bits (S_IFMT)
+}
+
+// Union is what this package serves; *overlay.FS is one. Errors are errnos
+// or wrap one. Every method that returns a node has added one reference to it, which
+// Forget takes away again, and has filled a. Methods may be called from any
+// number of threads at once. Reference counts follow "FORGET" in the kernel's
+// Documentation/filesystems/fuse.rst.
+type Union[N Node] interface {
+	Root() N
+	Node(id uint64) N // zero if unknown
+	Forget(id uint64, count uint64)
+
+	Lookup(c *Caller, parent N, name string, a *Attr) (N, error)
+	Getattr(n N, a *Attr) error
+	Setattr(c *Caller, n N, s *SetAttr, a *Attr) error
+	Readlink(n N) (string, error)
+	Mknod(c *Caller, parent N, name string, mode, rdev uint32, a *Attr) (N, error)
+	Mkdir(c *Caller, parent N, name string, mode uint32, a *Attr) (N, error)
+	Symlink(c *Caller, parent N, name, target string, a *Attr) (N, error)
+	Link(c *Caller, n N, parent N, name string, a *Attr) error
+	Tmpfile(c *Caller, parent N, mode uint32, a *Attr) (N, error)
+	Unlink(c *Caller, parent N, name string) error
+	Rmdir(c *Caller, parent N, name string) error
+	Rename(c *Caller, parent N, name string, newParent N, newName string, flags uint32) error
+
+	ReadAt(n N, p []byte, off int64) (int, error)
+	WriteAt(c *Caller, n N, p []byte, off int64, killPriv bool) (int, error)
+	Seek(n N, off int64, whence int) (int64, error)
+	Fallocate(c *Caller, n N, mode uint32, off, length int64) error
+	CopyRange(c *Caller, in N, offIn int64, out N, offOut, length int64) (int64, error)
+	Fsync(n N, datasync bool) error
+	FsyncDir(n N) error
+	Syncfs() error
+	Statfs(n N, st *unix.Statfs_t) error
+
+	Getxattr(n N, name string, buf []byte) (int, error)
+	Listxattr(n N, buf []byte) (int, error)
+	Setxattr(c *Caller, n N, name string, val []byte, flags int, killSGID bool) error
+	Removexattr(c *Caller, n N, name string) error
+
+	ReadDir(n N, off uint64, buf []Entry) (int, error)
+	Ioctl(c *Caller, n N, cmd uint32, in, out []byte) (result int32, err error)
+
+	Backing(c *Caller, n N, write bool) (fd int, isUpper bool, release func(), err error)
+}
+
+// What a union may offer besides. Each is looked for once, at mount.
+type (
+	// Renewer gives a node that is open on a lower file, and now wanted for writing, a
+	// successor: same inode number, fresh node id. Later lookups of its names find
+	// the successor; the old node keeps serving what is open.
+	Renewer[N Node] interface {
+		Renew(n N) (N, error)
+	}
+	// Explainer answers the virtual attribute plyfs.explain with JSON.
+	Explainer[N Node] interface {
+		Explain(n N) ([]byte, error)
+	}
+	// Events answers plyfs.events.CURSOR: JSON of the events after the cursor,
+	// waiting for the first until cancel is closed.
+	Events interface {
+		Events(cursor string, cancel <-chan struct{}) ([]byte, error)
+	}
+	// Settler completes pending background work (setting plyfs.settle).
+	Settler interface {
+		Settle(value string, cancel <-chan struct{}) error
+	}
+	// Stater adds its own figures to plyfs.stat. The value must marshal to JSON.
+	Stater interface {
+		Stat() any
+	}
+	// Locker serves POSIX and BSD locks of open files, in shared mode. typ is
+	// F_RDLCK, F_WRLCK or F_UNLCK; wait blocks until cancel is closed.
+	Locker[N Node] interface {
+		Getlk(n N, owner uint64, lk *Lock) error
+		Setlk(n N, owner uint64, lk *Lock, flock, wait bool, cancel <-chan struct{}) error
+	}
+)
+
+// Lock is a byte range lock; End is inclusive, as in the protocol.
+type Lock struct {
+	Start, End uint64
+	Type, PID  uint32
+}

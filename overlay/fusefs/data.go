@@ -1,0 +1,139 @@
+package fusefs
+
+import (
+	"math"
+	"unsafe"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+// read fills the answer buffer itself: its payload is page aligned, so that a
+// union may read into it with O_DIRECT.
+func (s *session[N]) read(r *request, n N) unix.Errno {
+	in := decode[fuse.ReadIn](r)
+	if in == nil || int64(in.Offset) < 0 {
+		return unix.EINVAL
+	}
+	size := min(int(in.Size), len(r.out))
+	got, err := s.fs.ReadAt(n, r.out[:size], int64(in.Offset))
+	if err != nil {
+		return errno(err)
+	}
+	r.n = got
+	s.stat.bytesRead.Add(uint64(got))
+	return 0
+}
+
+func (s *session[N]) write(r *request, n N) unix.Errno {
+	in := decode[fuse.WriteIn](r)
+	if in == nil || int64(in.Offset) < 0 {
+		return unix.EINVAL
+	}
+	data := r.msg[writeInSize:]
+	if len(data) < int(in.Size) {
+		return unix.EIO
+	}
+	data = data[:in.Size]
+	kill := in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0
+	put, err := s.fs.WriteAt(&r.caller, n, data, int64(in.Offset), kill)
+	if err != nil && put == 0 {
+		return errno(err)
+	}
+	s.stat.bytesWritten.Add(uint64(put))
+	answer[fuse.WriteOut](r).Size = uint32(put)
+	return 0
+}
+
+const fsyncDatasync = 1 // FUSE_FSYNC_FDATASYNC
+
+func (s *session[N]) fsync(r *request, n N) unix.Errno {
+	in := decode[fuse.FsyncIn](r)
+	if in == nil {
+		return unix.EIO
+	}
+	return errno(s.fs.Fsync(n, in.FsyncFlags&fsyncDatasync != 0))
+}
+
+func (s *session[N]) fsyncdir(_ *request, n N) unix.Errno {
+	return errno(s.fs.FsyncDir(n))
+}
+
+func (s *session[N]) fallocate(r *request, n N) unix.Errno {
+	in := decode[fuse.FallocateIn](r)
+	if in == nil || int64(in.Offset) < 0 || int64(in.Length) < 0 {
+		return unix.EINVAL
+	}
+	return errno(s.fs.Fallocate(&r.caller, n, in.Mode, int64(in.Offset), int64(in.Length)))
+}
+
+func (s *session[N]) lseek(r *request, n N) unix.Errno {
+	in := decode[fuse.LseekIn](r)
+	if in == nil || int64(in.Offset) < 0 {
+		return unix.EINVAL
+	}
+	off, err := s.fs.Seek(n, int64(in.Offset), int(in.Whence))
+	if err != nil {
+		return errno(err)
+	}
+	answer[fuse.LseekOut](r).Offset = uint64(off)
+	return 0
+}
+
+// copyRange answers with a fuse_write_out, whose size has 32 bits; a shorter
+// copy than asked is allowed.
+func (s *session[N]) copyRange(r *request, n N) unix.Errno {
+	done, e := s.copy(r, n, math.MaxUint32&^(pageSize-1))
+	if e == 0 {
+		answer[fuse.WriteOut](r).Size = uint32(done)
+	}
+	return e
+}
+
+func (s *session[N]) copyRange64(r *request, n N) unix.Errno {
+	done, e := s.copy(r, n, math.MaxInt64)
+	if e == 0 {
+		answer[fuse.CopyFileRangeOut](r).BytesCopied = uint64(done)
+	}
+	return e
+}
+
+func (s *session[N]) copy(r *request, n N, limit uint64) (int64, unix.Errno) {
+	in := decode[fuse.CopyFileRangeIn](r)
+	if in == nil || int64(in.OffIn) < 0 || int64(in.OffOut) < 0 || in.Flags != 0 {
+		return 0, unix.EINVAL
+	}
+	var none N
+	out := s.fs.Node(in.NodeIdOut)
+	if out == none {
+		return 0, unix.ESTALE
+	}
+	done, err := s.fs.CopyRange(&r.caller, n, int64(in.OffIn), out, int64(in.OffOut), int64(min(in.Len, limit)))
+	return done, errno(err)
+}
+
+// ioctl passes what the kernel prepared: the payload's size comes from the
+// command's own encoding (restricted ioctls), FS_IOC_* among them.
+func (s *session[N]) ioctl(r *request, n N) unix.Errno {
+	in := decode[fuse.IoctlIn](r)
+	if in == nil {
+		return unix.EIO
+	}
+	data := r.msg[unsafe.Sizeof(*in):]
+	if len(data) < int(in.InSize) || in.Flags&fuse.IOCTL_UNRESTRICTED != 0 {
+		return unix.EIO
+	}
+	head := int(unsafe.Sizeof(fuse.IoctlOut{}))
+	if int(in.OutSize) > len(r.out)-head {
+		return unix.EINVAL
+	}
+	payload := r.out[head : head+int(in.OutSize)]
+	clear(payload)
+	res, err := s.fs.Ioctl(&r.caller, n, in.Cmd, data[:in.InSize], payload)
+	if err != nil {
+		return errno(err)
+	}
+	answer[fuse.IoctlOut](r).Result = res
+	r.n += len(payload)
+	return 0
+}

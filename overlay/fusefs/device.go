@@ -1,0 +1,205 @@
+package fusefs
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	pageSize = 4096
+	maxIO    = 1 << 20 // max_write and max_read: 256 pages, the kernel's default limit
+
+	// A worker reads a message so that the payload of a WRITE begins on a page, and
+	// builds an answer so that its payload does.
+	msgStart = pageSize - 80 // sizeof(fuse_in_header) + sizeof(fuse_write_in)
+	bufSize  = pageSize + maxIO
+
+	idleMax    = 4    // more idle workers than this end
+	workersMax = 2048 // each may be held by one slow operation
+)
+
+// conn is the device of one mount and the workers on it.
+type conn struct {
+	fd    int
+	serve func(*request) unix.Errno
+	undo  func(*request)
+	logf  func(string, ...any)
+
+	idle atomic.Int32 // workers in read(2), or about to be
+
+	mu   sync.Mutex // guards pool, err
+	pool map[*worker]struct{}
+	err  error
+	wg   sync.WaitGroup
+}
+
+func newConn(fd int, serve func(*request) unix.Errno, undo func(*request), logf func(string, ...any)) *conn {
+	return &conn{fd: fd, serve: serve, undo: undo, logf: logf, pool: map[*worker]struct{}{}}
+}
+
+// worker is one thread's place: its buffers, mapped outside the heap, and the one
+// request it serves.
+type worker struct {
+	conn    *conn
+	mem     []byte // what in and buf are parts of
+	in      []byte // messages are read at msgStart
+	buf     []byte // answers; payload at pageSize
+	req     request
+	attr    Attr
+	entries [entryBatch]Entry
+
+	current atomic.Uint64 // see interrupt.go
+	mu      sync.Mutex    // guards the closing and the replacing of cancel
+	cancel  chan struct{}
+}
+
+func newWorker(c *conn) (*worker, error) {
+	mem, err := unix.Mmap(-1, 0, 2*bufSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		return nil, fmt.Errorf("buffers of a worker: %w", err)
+	}
+	w := &worker{conn: c, mem: mem, in: mem[:bufSize], buf: mem[bufSize:], cancel: make(chan struct{})}
+	w.req.w = w
+	w.req.out = w.buf[pageSize:]
+	w.req.caller.Cancel = w.cancel
+	return w, nil
+}
+
+func (w *worker) free() { _ = unix.Munmap(w.mem) }
+
+// run serves until the kernel ends the connection. It returns nil for an unmount.
+func (c *conn) run() error {
+	c.spawn()
+	c.wg.Wait()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err
+}
+
+// spawn adds a worker if there may be one more.
+func (c *conn) spawn() {
+	w, err := newWorker(c)
+	if err != nil {
+		c.logf("%v", err)
+		return // the others go on; the next request tries again
+	}
+	c.mu.Lock()
+	if len(c.pool) >= workersMax {
+		c.mu.Unlock()
+		w.free()
+		return
+	}
+	c.pool[w] = struct{}{}
+	c.wg.Add(1)
+	c.mu.Unlock()
+	c.idle.Add(1)
+	go w.loop()
+}
+
+func (w *worker) loop() {
+	c := w.conn
+	err := w.requests()
+	c.mu.Lock()
+	delete(c.pool, w)
+	if err != nil && c.err == nil {
+		c.err = err
+	}
+	c.mu.Unlock()
+	w.free()
+	c.wg.Done()
+}
+
+// requests is the loop of one worker: read, serve, write.
+func (w *worker) requests() error {
+	c, r := w.conn, &w.req
+	for {
+		n, e := sysRead(c.fd, w.in[msgStart:])
+		if e != 0 {
+			switch e {
+			case unix.EINTR, unix.EAGAIN, unix.ENOENT: // ENOENT: withdrawn while we read it
+				continue
+			case unix.ENODEV, unix.ECONNABORTED: // unmounted; aborted
+				return nil
+			}
+			return os.NewSyscallError("read /dev/fuse", e)
+		}
+		if n < inHeaderSize {
+			return fmt.Errorf("read /dev/fuse: a message of %d bytes", n)
+		}
+		if c.idle.Add(-1) == 0 {
+			c.spawn()
+		}
+		r.begin(w.in[msgStart : msgStart+n])
+		unique := r.hdr.Unique
+		w.start(unique)
+		e = c.serve(r)
+		w.done()
+		if !r.silent {
+			if e := sysWrite(c.fd, r.frame(w.buf, e)); e != 0 {
+				// ENOENT: the caller is gone; ENODEV: the mount is. Anything else is a
+				// malformed answer, and the caller would wait for ever without this one.
+				c.undo(r)
+				if e != unix.ENOENT && e != unix.ENODEV {
+					c.logf("%s: answer not taken: %v", opNames[r.hdr.Opcode%opMax], e)
+					r.hdr.Unique = unique
+					_ = sysWrite(c.fd, r.frame(w.buf, unix.EIO))
+				}
+			}
+		}
+		if c.idle.Add(1) > idleMax {
+			if c.retire() {
+				return nil
+			}
+		}
+	}
+}
+
+// retire says whether the calling worker, just idle, should end: never the last.
+func (c *conn) retire() bool {
+	for {
+		n := c.idle.Load()
+		if n <= idleMax {
+			return false
+		}
+		if c.idle.CompareAndSwap(n, n-1) {
+			return true
+		}
+	}
+}
+
+func (c *conn) workers() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.pool)
+}
+
+func (c *conn) interrupt(unique uint64) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for w := range c.pool {
+		if w.interrupt(unique) {
+			return true
+		}
+	}
+	return false
+}
+
+// sysRead and sysWrite are single system calls without the retries and checks of
+// package os: the device gives and takes whole messages.
+func sysRead(fd int, b []byte) (int, unix.Errno) {
+	n, _, e := unix.Syscall(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)))
+	return int(n), e
+}
+
+func sysWrite(fd int, b []byte) unix.Errno {
+	_, _, e := unix.Syscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)))
+	return e
+}
+
+var errShort = errors.New("message too short")

@@ -1,0 +1,161 @@
+package fusefs
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// What can be wrong with a mount, for callers that react to it (errors.Is).
+var (
+	// ErrNoDevice: the kernel has no FUSE, or /dev/fuse is missing.
+	ErrNoDevice = errors.New("no FUSE device")
+	// ErrNotPermitted: neither mount(2) nor fusermount3 was allowed to.
+	ErrNotPermitted = errors.New("mounting is not permitted")
+	// ErrMounted: a live plyfs is mounted there.
+	ErrMounted = errors.New("already mounted")
+	// ErrDead: the mount there lost its daemon; Detach it and mount again.
+	ErrDead = errors.New("mount point of a dead daemon")
+)
+
+const (
+	devicePath = "/dev/fuse"
+	fsType     = "fuse.plyfs"
+	subtype    = "plyfs"
+)
+
+// checkMountpoint says what stands in the way of mounting at path.
+func checkMountpoint(path string) error {
+	var st unix.Stat_t
+	switch err := unix.Stat(path, &st); {
+	case err == unix.ENOTCONN:
+		return fmt.Errorf("%s: %w", path, ErrDead)
+	case err != nil:
+		return &os.PathError{Op: "mount point", Path: path, Err: err}
+	case st.Mode&unix.S_IFMT != unix.S_IFDIR:
+		return &os.PathError{Op: "mount point", Path: path, Err: unix.ENOTDIR}
+	}
+	if _, err := unix.Getxattr(path, CtlStat, nil); err == nil {
+		var root, up unix.Stat_t
+		if unix.Stat(path, &root) == nil && unix.Stat(path+"/..", &up) == nil && root.Dev != up.Dev {
+			return fmt.Errorf("%s: %w", path, ErrMounted)
+		}
+	}
+	return nil
+}
+
+// mountDevice mounts at path and returns the connection's descriptor.
+func mountDevice(path string, o *Options) (int, error) {
+	if os.Geteuid() != 0 {
+		return fusermount(path, o)
+	}
+	fd, err := mountDirect(path, o)
+	if err == unix.EPERM {
+		// Root of nothing much (a container without CAP_SYS_ADMIN): the helper may be
+		// allowed to.
+		if fd, helperErr := fusermount(path, o); helperErr == nil {
+			return fd, nil
+		}
+		return -1, fmt.Errorf("mount %s: %w (it takes CAP_SYS_ADMIN, or fusermount3)", path, ErrNotPermitted)
+	}
+	return fd, err
+}
+
+func openDevice() (int, error) {
+	fd, err := unix.Open(devicePath, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	switch err {
+	case nil:
+		return fd, nil
+	case unix.ENOENT, unix.ENODEV, unix.ENXIO:
+		return -1, fmt.Errorf("%s: %w (load the fuse module: modprobe fuse)", devicePath, ErrNoDevice)
+	case unix.EACCES, unix.EPERM:
+		return -1, fmt.Errorf("%s: %w (not readable and writable by uid %d)", devicePath, ErrNotPermitted, os.Geteuid())
+	}
+	return -1, &os.PathError{Op: "open", Path: devicePath, Err: err}
+}
+
+func mountDirect(path string, o *Options) (int, error) {
+	fd, err := openDevice()
+	if err != nil {
+		return -1, err
+	}
+	flags, data := o.kernelOptions()
+	data = fmt.Sprintf("fd=%d,rootmode=%o,user_id=%d,group_id=%d,%s", fd, unix.S_IFDIR, os.Geteuid(), os.Getegid(), data)
+	if err := unix.Mount(o.Source, path, fsType, flags, data); err != nil {
+		unix.Close(fd)
+		switch err {
+		case unix.EPERM:
+			return -1, err
+		case unix.ENODEV:
+			return -1, fmt.Errorf("mount %s: %w in this kernel", path, ErrNoDevice)
+		}
+		return -1, &os.PathError{Op: "mount", Path: path, Err: err}
+	}
+	return fd, nil
+}
+
+// kernelOptions translates o for mount(2). default_permissions is always there:
+// the union leaves the question who may do what to the kernel, which asks it of
+// the attributes it has cached.
+func (o *Options) kernelOptions() (flags uintptr, data string) {
+	for _, f := range []struct {
+		on   bool
+		flag uintptr
+	}{
+		{o.ReadOnly, unix.MS_RDONLY},
+		{o.NoSuid, unix.MS_NOSUID},
+		{o.NoDev, unix.MS_NODEV},
+		{o.NoExec, unix.MS_NOEXEC},
+		{o.NoAtime, unix.MS_NOATIME},
+	} {
+		if f.on {
+			flags |= f.flag
+		}
+	}
+	opts := []string{"default_permissions", "max_read=" + strconv.Itoa(maxIO)}
+	if o.AllowOther {
+		opts = append(opts, "allow_other")
+	}
+	if o.Context != "" {
+		opts = append(opts, o.Context)
+	}
+	return flags, strings.Join(opts, ",")
+}
+
+// Detach takes a mount away, now and lazily: open files stay with whoever has
+// them. It is for mounts whose daemon is dead.
+func Detach(path string) error { return unmount(path, true) }
+
+// Unmount ends the mount at path; EBUSY while it is in use.
+func Unmount(path string) error { return unmount(path, false) }
+
+func unmount(path string, lazy bool) error {
+	flags := unix.UMOUNT_NOFOLLOW
+	if lazy {
+		flags |= unix.MNT_DETACH
+	}
+	err := unix.Unmount(path, flags)
+	if err == unix.EPERM {
+		return fusermountUnmount(path, lazy)
+	}
+	if err != nil {
+		return &os.PathError{Op: "unmount", Path: path, Err: err}
+	}
+	return nil
+}
+
+// tuneDevice raises the read-ahead of the mount to the size of a request: the
+// kernel starts every FUSE mount with 128 KiB. It needs root and sysfs, and
+// is worth no error.
+func tuneDevice(path string) {
+	var st unix.Statx_t
+	if unix.Statx(unix.AT_FDCWD, path, unix.AT_STATX_DONT_SYNC, unix.STATX_BASIC_STATS, &st) != nil {
+		return
+	}
+	file := fmt.Sprintf("/sys/class/bdi/%d:%d/read_ahead_kb", st.Dev_major, st.Dev_minor)
+	_ = os.WriteFile(file, []byte(strconv.Itoa(maxIO>>10)), 0)
+}

@@ -1,0 +1,227 @@
+package fusefs
+
+import (
+	"unsafe"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+// lookup finds one name. A name that is not there is an answer too (node id 0
+// with a validity), so that the kernel remembers it.
+func (s *session[N]) lookup(r *request, dir N) unix.Errno {
+	b, _, ok := r.nameBytes(inHeaderSize)
+	if !ok {
+		return unix.EIO
+	}
+	if !validName(b) {
+		return unix.ESTALE // "." and "..": EXPORT_SUPPORT is not negotiated
+	}
+	a := &r.w.attr
+	n, err := s.fs.Lookup(&r.caller, dir, string(b), a)
+	if err != nil {
+		e := errno(err)
+		if e == unix.ENOENT && s.negValid != (validity{}) {
+			o := answer[fuse.EntryOut](r)
+			o.EntryValid = s.negValid.sec
+			o.EntryValidNsec = s.negValid.nsec
+			return 0
+		}
+		return e
+	}
+	s.listings.looked(r.hdr.Pid, r.hdr.NodeId, uint32(a.Mode))
+	return s.entry(r, n, a)
+}
+
+func (s *session[N]) forget(r *request, _ N) unix.Errno {
+	r.silent = true
+	if in := decode[fuse.ForgetIn](r); in != nil {
+		s.fs.Forget(in.NodeId, in.Nlookup)
+	}
+	return 0
+}
+
+func (s *session[N]) batchForget(r *request, _ N) unix.Errno {
+	r.silent = true
+	type batch struct {
+		fuse.InHeader
+		count, _ uint32
+	}
+	type one struct{ node, count uint64 }
+	in := decode[batch](r)
+	if in == nil {
+		return 0
+	}
+	rest := r.msg[unsafe.Sizeof(*in):]
+	size := int(unsafe.Sizeof(one{}))
+	for i := 0; i < int(in.count) && len(rest) >= size; i++ {
+		o := (*one)(unsafe.Pointer(&rest[0]))
+		s.fs.Forget(o.node, o.count)
+		rest = rest[size:]
+	}
+	return 0
+}
+
+// mknod makes a file of any type but directory and symbolic link. With CREATE
+// answered ENOSYS the kernel creates regular files with it too.
+func (s *session[N]) mknod(r *request, dir N) unix.Errno {
+	in := decode[fuse.MknodIn](r)
+	if in == nil {
+		return unix.EIO
+	}
+	name, _, ok := r.child(int(unsafe.Sizeof(*in)))
+	if !ok {
+		return unix.EINVAL
+	}
+	r.caller.Umask = in.Umask
+	a := &r.w.attr
+	n, err := s.fs.Mknod(&r.caller, dir, name, in.Mode, in.Rdev, a)
+	if err != nil {
+		return errno(err)
+	}
+	return s.entry(r, n, a)
+}
+
+func (s *session[N]) mkdir(r *request, dir N) unix.Errno {
+	in := decode[fuse.MkdirIn](r)
+	if in == nil {
+		return unix.EIO
+	}
+	name, _, ok := r.child(int(unsafe.Sizeof(*in)))
+	if !ok {
+		return unix.EINVAL
+	}
+	r.caller.Umask = in.Umask
+	a := &r.w.attr
+	n, err := s.fs.Mkdir(&r.caller, dir, name, in.Mode, a)
+	if err != nil {
+		return errno(err)
+	}
+	return s.entry(r, n, a)
+}
+
+func (s *session[N]) symlink(r *request, dir N) unix.Errno {
+	name, next, ok := r.child(inHeaderSize)
+	if !ok {
+		return unix.EINVAL
+	}
+	target, _, ok := r.name(next)
+	if !ok {
+		return unix.EINVAL
+	}
+	a := &r.w.attr
+	n, err := s.fs.Symlink(&r.caller, dir, name, target, a)
+	if err != nil {
+		return errno(err)
+	}
+	return s.entry(r, n, a)
+}
+
+func (s *session[N]) link(r *request, dir N) unix.Errno {
+	in := decode[fuse.LinkIn](r)
+	if in == nil {
+		return unix.EIO
+	}
+	name, _, ok := r.child(int(unsafe.Sizeof(*in)))
+	if !ok {
+		return unix.EINVAL
+	}
+	var none N
+	n := s.fs.Node(in.Oldnodeid)
+	if n == none {
+		return unix.ESTALE
+	}
+	a := &r.w.attr
+	if err := s.fs.Link(&r.caller, n, dir, name, a); err != nil {
+		return errno(err)
+	}
+	return s.entry(r, n, a)
+}
+
+func (s *session[N]) readlink(r *request, n N) unix.Errno {
+	target, err := s.fs.Readlink(n)
+	if err != nil {
+		return errno(err)
+	}
+	r.n = copy(r.out, target)
+	return 0
+}
+
+func (s *session[N]) unlink(r *request, dir N) unix.Errno {
+	name, _, ok := r.child(inHeaderSize)
+	if !ok {
+		return unix.EINVAL
+	}
+	return errno(s.fs.Unlink(&r.caller, dir, name))
+}
+
+func (s *session[N]) rmdir(r *request, dir N) unix.Errno {
+	name, _, ok := r.child(inHeaderSize)
+	if !ok {
+		return unix.EINVAL
+	}
+	return errno(s.fs.Rmdir(&r.caller, dir, name))
+}
+
+// rename serves RENAME, whose struct has the target directory only.
+func (s *session[N]) rename(r *request, dir N) unix.Errno {
+	type renameIn struct {
+		fuse.InHeader
+		newdir uint64
+	}
+	in := decode[renameIn](r)
+	if in == nil {
+		return unix.EIO
+	}
+	return s.renameTo(r, dir, in.newdir, 0, int(unsafe.Sizeof(*in)))
+}
+
+func (s *session[N]) rename2(r *request, dir N) unix.Errno {
+	in := decode[fuse.RenameIn](r)
+	if in == nil {
+		return unix.EIO
+	}
+	return s.renameTo(r, dir, in.Newdir, in.Flags, int(unsafe.Sizeof(*in)))
+}
+
+func (s *session[N]) renameTo(r *request, dir N, newdir uint64, flags uint32, off int) unix.Errno {
+	name, next, ok := r.child(off)
+	if !ok {
+		return unix.EINVAL
+	}
+	newName, _, ok := r.child(next)
+	if !ok {
+		return unix.EINVAL
+	}
+	to := dir
+	if newdir != r.hdr.NodeId {
+		var none N
+		if to = s.fs.Node(newdir); to == none {
+			return unix.ESTALE
+		}
+	}
+	return errno(s.fs.Rename(&r.caller, dir, name, to, newName, flags))
+}
+
+// tmpfile answers O_TMPFILE. The kernel wants an open answer after the entry; with
+// OPEN answered ENOSYS it forgets the handle and sends no RELEASE.
+func (s *session[N]) tmpfile(r *request, dir N) unix.Errno {
+	in := decode[fuse.CreateIn](r)
+	if in == nil {
+		return unix.EIO
+	}
+	r.caller.Umask = in.Umask
+	a := &r.w.attr
+	n, err := s.fs.Tmpfile(&r.caller, dir, in.Mode, a)
+	if err != nil {
+		return errno(err)
+	}
+	o := answer[fuse.CreateOut](r)
+	r.entry = n.ID()
+	s.fillEntry(&o.EntryOut, r.entry, a)
+	if s.open != nil {
+		return s.open.opened(r, n, in.Flags, &o.OpenOut)
+	}
+	o.OpenFlags = fuse.FOPEN_KEEP_CACHE
+	return 0
+}
