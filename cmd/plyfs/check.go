@@ -1,0 +1,280 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/overlay/fusefs"
+	"github.com/plyfs/plyfs/whiteout"
+)
+
+var checkCmd = command{
+	name:  "check",
+	args:  "MOUNTPOINT | LAYER...",
+	short: "look at every mark in a layer, and say which make no sense",
+	long: `LAYER is a directory that is or was the upper or a lower directory of a mount, MOUNTPOINT
+stands for all layers of a live one. With --work, what a killed mount left in the work
+directory is listed too. Nothing is changed. The exit code is 1 if something is wrong;
+notes alone are not.`,
+	run: runCheck,
+}
+
+// finding is one thing worth knowing about a file of a layer.
+type finding struct {
+	Path  string `json:"path"`
+	Text  string `json:"text"`
+	Wrong bool   `json:"wrong"` // as opposed to: worth knowing
+}
+
+// layerReport is what was found in one layer.
+type layerReport struct {
+	Layer    string         `json:"layer"`
+	Files    int            `json:"files"`
+	Marks    map[string]int `json:"marks"` // how many of each kind
+	Findings []finding      `json:"findings,omitempty"`
+}
+
+func runCheck(c *command, args []string) error {
+	f := c.flags()
+	work := f.String("work", "", "also look at this work `dir`ectory")
+	asJSON := f.Bool("json", false, "print JSON")
+	if err := c.parse(f, args, 1, -1); err != nil {
+		return err
+	}
+	var reports []*layerReport
+	for _, dir := range f.Args() {
+		layers := []string{dir}
+		var st mountStat
+		switch err := ask(dir, fusefs.CtlStat, &st); {
+		case err == nil && st.Union.Daemon.PID != 0:
+			d := &st.Union.Daemon
+			layers = slices.Concat(d.Lowers, d.DataLowers)
+			if d.Upper != "" {
+				layers = append([]string{d.Upper}, layers...)
+			}
+		case err == nil:
+			return fmt.Errorf("%s: only root and the owner of the mount may ask that", dir)
+		case !errors.Is(err, errNoMount):
+			return err
+		}
+		for _, l := range layers {
+			r, err := checkLayer(l)
+			if err != nil {
+				return err
+			}
+			reports = append(reports, r)
+		}
+	}
+	if *work != "" {
+		r, err := checkWork(*work)
+		if err != nil {
+			return err
+		}
+		reports = append(reports, r)
+	}
+	wrong := 0
+	for _, r := range reports {
+		for _, x := range r.Findings {
+			if x.Wrong {
+				wrong++
+			}
+		}
+		if !*asJSON {
+			r.print()
+		}
+	}
+	if *asJSON {
+		if err := printJSON(reports); err != nil {
+			return err
+		}
+	}
+	if wrong > 0 {
+		return fmt.Errorf("check: %d marks make no sense", wrong)
+	}
+	return nil
+}
+
+func (r *layerReport) print() {
+	fmt.Printf("%s: %d files and directories", oneLine(r.Layer), r.Files)
+	kinds := make([]string, 0, len(r.Marks))
+	for k := range r.Marks {
+		kinds = append(kinds, k)
+	}
+	slices.Sort(kinds)
+	for _, k := range kinds {
+		fmt.Printf(", %d %s", r.Marks[k], k)
+	}
+	fmt.Println()
+	for _, x := range r.Findings {
+		word := "note"
+		if x.Wrong {
+			word = "wrong"
+		}
+		fmt.Printf("  %s: %s: %s\n", word, oneLine(x.Path), x.Text)
+	}
+}
+
+func (r *layerReport) note(path, format string, args ...any) {
+	r.Findings = append(r.Findings, finding{path, fmt.Sprintf(format, args...), false})
+}
+
+func (r *layerReport) wrong(path, format string, args ...any) {
+	r.Findings = append(r.Findings, finding{path, fmt.Sprintf(format, args...), true})
+}
+
+// checkLayer looks at every file of a layer.
+func checkLayer(dir string) (*layerReport, error) {
+	r := &layerReport{Layer: dir, Marks: map[string]int{}}
+	root, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		return nil, err
+	}
+	if info, err := os.Stat(root); err != nil {
+		return nil, err
+	} else if !info.IsDir() {
+		return nil, fmt.Errorf("%s: %w", dir, unix.ENOTDIR)
+	}
+	err = filepath.WalkDir(root, func(path string, e fs.DirEntry, err error) error {
+		rel := strings.TrimPrefix(strings.TrimPrefix(path, root), "/")
+		if rel == "" {
+			rel = "."
+		}
+		if err != nil {
+			r.wrong(rel, "cannot be read: %v", bareError(err))
+			return nil
+		}
+		r.Files++
+		r.checkFile(path, rel, e)
+		return nil
+	})
+	return r, err
+}
+
+func (r *layerReport) checkFile(path, rel string, e fs.DirEntry) {
+	dir, name := filepath.Split(path)
+	switch {
+	case whiteout.IsAUFSMeta(name):
+		if name == whiteout.OpaqueName {
+			r.Marks["opaque"]++
+		}
+		return
+	case strings.HasPrefix(name, whiteout.PrefixWhiteout):
+		r.Marks["whiteout"]++
+		return
+	case rel != "." && isWhiteout(dir, name):
+		r.Marks["whiteout"]++
+	}
+	buf := make([]byte, 64<<10)
+	n, err := unix.Llistxattr(path, buf)
+	if err != nil {
+		if err != unix.EOPNOTSUPP && err != unix.ENOTSUP {
+			r.wrong(rel, "its attributes cannot be read: %v", err)
+		}
+		return
+	}
+	for attr := range strings.SplitSeq(strings.TrimSuffix(string(buf[:n]), "\x00"), "\x00") {
+		for _, ns := range []whiteout.Namespace{whiteout.Trusted, whiteout.User} {
+			key, ok := strings.CutPrefix(attr, ns.Name(""))
+			if !ok || strings.HasPrefix(key, "overlay.") {
+				continue // no mark, or one that belongs to a nested overlay
+			}
+			value := make([]byte, 64<<10)
+			n, err := unix.Lgetxattr(path, attr, value)
+			if err != nil {
+				r.wrong(rel, "%s cannot be read: %v", attr, err)
+				continue
+			}
+			r.checkMark(rel, key, value[:n], e)
+		}
+	}
+}
+
+// checkMark looks at one mark: does its value say anything, and does it belong on such a
+// file?
+func (r *layerReport) checkMark(rel, key string, value []byte, e fs.DirEntry) {
+	var err error
+	directories, files := true, true // where it may be
+	switch key {
+	case "opaque":
+		files = false
+		if whiteout.ParseOpaque(value) == whiteout.OpaqueNone {
+			err = fmt.Errorf("%q means nothing", value)
+		}
+	case "redirect":
+		_, err = whiteout.ParseRedirect(value)
+	case "metacopy":
+		directories = false
+		_, err = whiteout.ParseMetacopy(value)
+	case "origin", "upper":
+		if len(value) > 0 { // an empty one stands for a lower that has no handle
+			_, err = whiteout.ParseOrigin(value)
+		}
+	case "nlink":
+		directories = false
+		_, err = whiteout.ParseNlink(value)
+	case "impure":
+		files = false
+	case "whiteout":
+		directories = false
+	case "protattr", "uuid", "xattr":
+	case "plyfs":
+		directories = false
+		r.note(rel, "partly copied: the rest is still in a lower directory; plyfs completes it when it mounts the layer as its upper")
+	default:
+		r.note(rel, "unknown mark %q", key)
+	}
+	r.Marks[key]++
+	switch {
+	case err != nil:
+		r.wrong(rel, "mark %s: %v", key, err)
+	case e.IsDir() && !directories, !e.IsDir() && !files:
+		r.wrong(rel, "mark %s on a %s", key, kindOf(filepath.Join(r.Layer, rel)))
+	}
+}
+
+// checkWork lists what is in a work directory that is in nobody's use.
+func checkWork(dir string) (*layerReport, error) {
+	r := &layerReport{Layer: dir, Marks: map[string]int{}}
+	staged, err := os.ReadDir(filepath.Join(dir, "work"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	for _, e := range staged {
+		if e.Name() != "incompat" {
+			r.note(filepath.Join("work", e.Name()), "being copied, or left by a killed mount; the next mount removes it")
+			continue
+		}
+		marks, err := os.ReadDir(filepath.Join(dir, "work/incompat"))
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range marks {
+			r.note(filepath.Join("work/incompat", m.Name()), "keeps the kernel's overlayfs from using the upper")
+		}
+	}
+	links, err := os.ReadDir(filepath.Join(dir, "index"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	r.Files = len(staged) + len(links)
+	if len(links) > 0 {
+		r.Marks["index entries"] = len(links)
+	}
+	return r, nil
+}
+
+// bareError takes the path out of an error that will be given one.
+func bareError(err error) error {
+	var e *fs.PathError
+	if errors.As(err, &e) {
+		return e.Err
+	}
+	return err
+}

@@ -1,0 +1,114 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/plyfs/plyfs/overlay/fusefs"
+	"github.com/plyfs/plyfs/whiteout"
+)
+
+var diffCmd = command{
+	name:  "diff",
+	args:  "MOUNTPOINT",
+	short: "list what the upper changes: A added, C changed, D deleted",
+	long:  `A changed directory is listed before what changed in it.`,
+	run:   runDiff,
+}
+
+// change is one line of the difference.
+type change struct {
+	Kind string `json:"kind"` // A, C or D
+	Path string `json:"path"` // in the view
+}
+
+func runDiff(c *command, args []string) error {
+	f := c.flags()
+	asJSON := f.Bool("json", false, "print JSON")
+	if err := c.parse(f, args, 1, 1); err != nil {
+		return err
+	}
+	root := f.Arg(0)
+	about, below, err := mountOf(root)
+	if err != nil {
+		return err
+	}
+	if about.Upper == "" {
+		return fmt.Errorf("%s: the mount has no upper, and so no changes", root)
+	}
+	changes := []change{}
+	if err := changesIn(root, below, &changes); err != nil {
+		return err
+	}
+	if *asJSON {
+		return printJSON(changes)
+	}
+	for _, ch := range changes {
+		fmt.Println(ch.Kind, oneLine(ch.Path))
+	}
+	return nil
+}
+
+// changesIn appends what the upper changes below path, a directory of the mount that
+// is called name in the view.
+func changesIn(path, name string, out *[]change) error {
+	var e explanation
+	if err := ask(path, fusefs.CtlExplain, &e); err != nil {
+		return err
+	}
+	if len(e.Layers) == 0 || e.Layers[0].Role != "upper" || !e.Layers[0].shown() {
+		return nil
+	}
+	upper := filepath.Join(e.Layers[0].Dir, e.Layers[0].Name)
+	deleted, err := deletedNames(upper)
+	if err != nil {
+		return err
+	}
+	isDeleted := map[string]bool{}
+	for _, d := range deleted {
+		isDeleted[d] = true
+	}
+	entries, err := os.ReadDir(upper)
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		base := entry.Name()
+		if target, ok := whiteout.AUFSTarget(base); ok {
+			base = target
+		} else if whiteout.IsAUFSMeta(base) {
+			continue
+		}
+		at := filepath.Join(name, base)
+		if isDeleted[base] {
+			*out = append(*out, change{"D", at})
+			continue
+		}
+		var e explanation
+		err := ask(filepath.Join(path, base), fusefs.CtlExplain, &e)
+		if os.IsNotExist(err) {
+			continue // removed meanwhile
+		}
+		if err != nil {
+			return err
+		}
+		*out = append(*out, change{changeKind(&e), at})
+		if e.Type == "directory" {
+			if err := changesIn(filepath.Join(path, base), at, out); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// changeKind is C if a lower layer has the name too, shown or hidden.
+func changeKind(e *explanation) string {
+	for _, p := range e.Layers {
+		if p.Role == "lower" && p.Part != "absent" && p.Part != "whiteout" {
+			return "C"
+		}
+	}
+	return "A"
+}

@@ -1,0 +1,131 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"text/tabwriter"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/overlay/fusefs"
+)
+
+var explainCmd = command{
+	name:  "explain",
+	args:  "PATH...",
+	short: "say which layer a file comes from, and why",
+	run:   runExplain,
+}
+
+// explanation is plyfs.explain of one file.
+type explanation struct {
+	Path     string `json:"path"` // in the view
+	Type     string `json:"type"`
+	Sentence string `json:"sentence"`
+	Layers   []part `json:"layers"` // topmost first
+}
+
+// part is what one layer has to do with a file.
+type part struct {
+	Role  string   `json:"role"`  // upper, lower or data
+	Index int      `json:"index"` // 1 is the topmost lower directory
+	Dir   string   `json:"dir"`   // the layer
+	Name  string   `json:"name"`  // of the file in it
+	Part  string   `json:"part"`  // what the layer contributes, in a word
+	Marks []string `json:"marks,omitempty"`
+	Note  string   `json:"note,omitempty"`
+}
+
+func (p *part) label() string {
+	if p.Role == "upper" {
+		return p.Role
+	}
+	return fmt.Sprintf("%s %d", p.Role, p.Index)
+}
+
+func runExplain(c *command, args []string) error {
+	f := c.flags()
+	asJSON := f.Bool("json", false, "print JSON")
+	if err := c.parse(f, args, 1, -1); err != nil {
+		return err
+	}
+	for i, path := range f.Args() {
+		e, err := explain(path)
+		if err != nil {
+			return err
+		}
+		if *asJSON {
+			if err := printJSON(e); err != nil {
+				return err
+			}
+			continue
+		}
+		if i > 0 {
+			fmt.Println()
+		}
+		printExplanation(os.Stdout, e)
+	}
+	return nil
+}
+
+func printExplanation(w io.Writer, e *explanation) {
+	fmt.Fprintf(w, "%s (%s)\n", oneLine(e.Path), e.Type)
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, p := range e.Layers {
+		text := p.Part
+		for _, m := range p.Marks {
+			text += ", " + m
+		}
+		if p.Note != "" {
+			text += " (" + p.Note + ")"
+		}
+		fmt.Fprintf(t, "  %s\t%s\t%s\n", p.label(), text, oneLine(filepath.Join(p.Dir, p.Name)))
+	}
+	t.Flush()
+	fmt.Fprintf(w, "  %s\n", e.Sentence)
+}
+
+// explain asks the mount about path. Of a name that does not exist in the view, the
+// directory it would be in tells which layers to look at.
+func explain(path string) (*explanation, error) {
+	var e explanation
+	err := ask(path, fusefs.CtlExplain, &e)
+	if !errors.Is(err, unix.ENOENT) {
+		return &e, err
+	}
+	parent, name := filepath.Split(filepath.Clean(path))
+	if parent == "" {
+		parent = "."
+	}
+	var dir explanation
+	if parentErr := ask(parent, fusefs.CtlExplain, &dir); parentErr != nil {
+		return nil, err
+	}
+	e = explanation{Path: filepath.Join(dir.Path, name), Type: "no such name", Sentence: "No layer has it."}
+	deleted := ""
+	for _, p := range dir.Layers {
+		if p.Part == "absent" || p.Part == "data" {
+			continue
+		}
+		host := filepath.Join(p.Dir, p.Name, name)
+		p.Name, p.Marks, p.Note = filepath.Join(p.Name, name), nil, ""
+		if isWhiteout(filepath.Dir(host), name) {
+			p.Part = "whiteout"
+			if deleted == "" {
+				deleted = p.label()
+			}
+		} else if what := kindOf(host); what != "" {
+			p.Part = "hidden " + what
+		} else {
+			p.Part = "absent"
+		}
+		e.Layers = append(e.Layers, p)
+	}
+	if deleted != "" {
+		e.Sentence = fmt.Sprintf("It does not exist: %s has a whiteout, which hides the name in all layers below.", deleted)
+	}
+	return &e, nil
+}

@@ -1,0 +1,87 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/plyfs/plyfs/cmd/plyfs/mountopt"
+)
+
+var helpCmd = command{
+	name:  "help",
+	args:  "[COMMAND | options]",
+	short: "say more about a command, or list the mount options",
+	run:   runHelp,
+}
+
+func runHelp(c *command, args []string) error {
+	f := c.flags()
+	if err := c.parse(f, args, 0, 1); err != nil {
+		return err
+	}
+	switch topic := f.Arg(0); topic {
+	case "":
+		printOverview(os.Stdout)
+		return nil
+	case "options":
+		printOptions(os.Stdout)
+		return nil
+	default:
+		about := findCommand(topic)
+		if about == nil {
+			return usagef("help: no command %q", topic)
+		}
+		_ = about.run(about, []string{"--help"})
+		return nil
+	}
+}
+
+func printOptions(w io.Writer) {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "Mount options (-o), between commas. A backslash takes the meaning from a comma,\na colon or a backslash after it.")
+	fmt.Fprintln(t)
+	for _, d := range mountopt.Docs() {
+		name := d.Name
+		if d.Form != "" {
+			name += "=" + d.Form
+		}
+		fmt.Fprintf(t, "  %s\t%s\n", name, d.Text)
+	}
+	fmt.Fprint(t, "\nAccepted, and so anyway or without meaning here:\n\n")
+	var silent []string
+	for _, d := range mountopt.Silent() {
+		name := d.Name
+		if d.Form != "" {
+			name += "=" + d.Form
+		}
+		silent = append(silent, name)
+	}
+	for _, line := range wrap(append(silent, "x-*"), 76) {
+		fmt.Fprintf(t, "  %s\n", line)
+	}
+	fmt.Fprint(t, "\nKnown, and refused:\n\n")
+	for _, d := range mountopt.Refused() {
+		fmt.Fprintf(t, "  %s\t%s\n", d.Name, d.Text)
+	}
+	fmt.Fprint(t, "\nAny other option is an error.\n")
+	t.Flush()
+}
+
+func wrap(words []string, width int) []string {
+	var lines []string
+	var line strings.Builder
+	for _, w := range words {
+		if line.Len() > 0 && line.Len()+1+len(w) > width {
+			lines = append(lines, line.String())
+			line.Reset()
+		}
+		if line.Len() > 0 {
+			line.WriteByte(' ')
+		}
+		line.WriteString(w)
+	}
+	return append(lines, line.String())
+}

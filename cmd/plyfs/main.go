@@ -1,0 +1,76 @@
+// Command plyfs mounts layered root filesystems and tells what happens in them.
+//
+// There is one file per subcommand and one table of them (command.go). What a
+// subcommand does beyond reading its arguments and printing is done elsewhere: the
+// union in package overlay, serving it in overlay/fusefs. A mount is served by
+// a daemon, which is this program again (daemon.go, serve.go); the other
+// subcommands talk to it through extended attributes of the mount (control.go).
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/pflag"
+)
+
+// usageError is a fault in the command line, as opposed to one of doing it.
+type usageError struct{ error }
+
+func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+// Exit codes.
+const (
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+func main() {
+	err := dispatch(os.Args)
+	if err == nil || errors.Is(err, pflag.ErrHelp) {
+		return
+	}
+	fmt.Fprintln(os.Stderr, "plyfs: "+oneLine(err.Error()))
+	var usage usageError
+	if errors.As(err, &usage) {
+		os.Exit(exitUsage)
+	}
+	os.Exit(exitFailed)
+}
+
+// oneLine keeps a file name with a line break in it from looking like a second
+// message.
+func oneLine(s string) string {
+	return strings.NewReplacer("\n", `\n`, "\r", `\r`).Replace(s)
+}
+
+func dispatch(argv []string) error {
+	if len(argv) == 0 {
+		return usagef("no arguments at all, not even a name")
+	}
+	args := argv[1:]
+	switch {
+	case isHelperName(filepath.Base(argv[0])):
+		return mountHelper(args)
+	case len(args) == 0:
+		printOverview(os.Stderr)
+		return usagef("no command given")
+	}
+	if c := findCommand(args[0]); c != nil {
+		return c.run(c, args[1:])
+	}
+	switch args[0] {
+	case "-h", "--help":
+		printOverview(os.Stdout)
+		return nil
+	case "-V", "--version":
+		return printVersion(false)
+	}
+	if wantsHelper(args) {
+		return mountHelper(args)
+	}
+	return usagef("unknown command %q; plyfs help lists them", args[0])
+}

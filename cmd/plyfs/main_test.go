@@ -1,0 +1,129 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/plyfs/plyfs/cmd/plyfs/mountopt"
+)
+
+// Faults of the command line are told from others, before anything is mounted.
+func TestWrongUsage(t *testing.T) {
+	t.Setenv(readyVariable, "") // whatever gets as far as a daemon fails at once
+	for _, tt := range []struct{ line, want string }{
+		{"plyfs", "no command"},
+		{"plyfs frobnicate", `unknown command "frobnicate"`},
+		{"plyfs mount", "usage: plyfs mount"},
+		{"plyfs mount --lower /a /m /n", "usage: plyfs mount"},
+		{"plyfs mount --lower", "needs an argument"},
+		{"plyfs mount --colour /m", "unknown flag: --colour"},
+		{"plyfs mount /m", "option lowerdir: missing"},
+		{"plyfs mount --lower /a -o bogus=1 /m", "option bogus: unknown"},
+		{"plyfs mount --lower /a --mode fast /m", "want cached, passthrough or shared"},
+		{"plyfs mount --lower /a --threshold many /m", "is not a size"},
+		{"plyfs -o lowerdir=/a,plugins=x /m", "option plugins: not supported"},
+		{"plyfs -o lowerdir=/a", "usage: plyfs -o"},
+		{"plyfs a b c -o lowerdir=/a", "usage: plyfs -o"},
+		{"plyfs -Z", "unknown shorthand"},
+		{"fuse-overlayfs mount", "option lowerdir: missing"},
+		{"mount.fuse.plyfs none /m -o lowerdir=", "option lowerdir: missing"},
+		{"plyfs umount", "usage: plyfs umount"},
+		{"plyfs help nonsense", `no command "nonsense"`},
+		{"plyfs mount --lower /a /m", "is not a descriptor"}, // the line itself is right
+	} {
+		err := dispatch(strings.Fields(tt.line))
+		var usage usageError
+		if !errors.As(err, &usage) || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: %v, want a usage error with %q", tt.line, err, tt.want)
+		}
+	}
+}
+
+func TestReadReport(t *testing.T) {
+	for _, tt := range []struct {
+		in    string
+		ready bool
+		err   string
+	}{
+		{"ready\n", true, ""},
+		{"say hello\nready\n", true, ""},
+		{"say hello\nfail /a: no such directory\n", false, "/a: no such directory"},
+		{"", false, ""},
+		{"say hel", false, ""},
+	} {
+		ready, err := readReport(strings.NewReader(tt.in))
+		got := ""
+		if err != nil {
+			got = err.Error()
+		}
+		if ready != tt.ready || got != tt.err {
+			t.Errorf("%q: %v, %q", tt.in, ready, got)
+		}
+	}
+}
+
+// The daemon gets every path from the root on: it leaves the directory it was started in.
+func TestPathsAreAll(t *testing.T) {
+	o := mountopt.Options{Upper: "u", Work: "w", Log: "l", Lowers: []string{"a", "b"}, DataLowers: []string{"d"}}
+	mnt := "m"
+	for _, p := range paths(&o, &mnt) {
+		*p = "/" + *p
+	}
+	want := mountopt.Options{Upper: "/u", Work: "/w", Log: "/l", Lowers: []string{"/a", "/b"}, DataLowers: []string{"/d"}}
+	if diff := cmp.Diff(want, o); diff != "" || mnt != "/m" {
+		t.Error(mnt, diff)
+	}
+}
+
+func TestExplanation(t *testing.T) {
+	e := explanation{Path: "/etc/a\nb", Type: "file", Sentence: "The upper wins.", Layers: []part{
+		{Role: "upper", Dir: "/u", Name: "etc/a\nb", Part: "provides", Marks: []string{"metacopy"}},
+		{Role: "lower", Index: 2, Dir: "/l", Name: "etc/a\nb", Part: "hidden", Note: "older"},
+	}}
+	var out bytes.Buffer
+	printExplanation(&out, &e)
+	want := `/etc/a\nb (file)
+  upper    provides, metacopy  /u/etc/a\nb
+  lower 2  hidden (older)      /l/etc/a\nb
+  The upper wins.
+`
+	if diff := cmp.Diff(want, out.String()); diff != "" {
+		t.Error(diff)
+	}
+	if changeKind(&e) != "C" {
+		t.Error("a file over another is a change")
+	}
+	e.Layers[1].Part = "whiteout"
+	if changeKind(&e) != "A" {
+		t.Error("a file over a deleted one is new")
+	}
+}
+
+func TestBytesText(t *testing.T) {
+	for n, want := range map[int64]string{0: "0 B", 1023: "1023 B", 1536: "1.5 KiB", 1 << 30: "1.0 GiB"} {
+		if got := bytesText(n); got != want {
+			t.Errorf("%d: %s", n, got)
+		}
+	}
+}
+
+func TestOptionsHelpNamesEverything(t *testing.T) {
+	var out bytes.Buffer
+	printOptions(&out)
+	for _, docs := range [][]mountopt.Doc{mountopt.Docs(), mountopt.Silent(), mountopt.Refused()} {
+		for _, d := range docs {
+			if !strings.Contains(out.String(), d.Name) {
+				t.Errorf("%s is not in the help", d.Name)
+			}
+		}
+	}
+	for _, line := range wrap(strings.Fields(strings.Repeat("word ", 50)), 20) {
+		if len(line) > 20 {
+			t.Errorf("a line of %d characters", len(line))
+		}
+	}
+}

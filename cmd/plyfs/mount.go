@@ -1,0 +1,103 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/spf13/pflag"
+
+	"github.com/plyfs/plyfs/cmd/plyfs/mountopt"
+)
+
+var mountCmd = command{
+	name:  "mount",
+	args:  "MOUNTPOINT",
+	short: "mount a stack of directories",
+	long: `The lower directories are only read. Changes go to the upper directory; without one
+the view is read-only. The command returns when the mount can be used; a daemon
+serves it until it is unmounted (plyfs umount, umount, fusermount3 -u) or gets
+SIGTERM or SIGINT.`,
+	run: runMount,
+}
+
+func runMount(c *command, args []string) error {
+	var o mountopt.Options
+	f := c.flags()
+	f.Var(&valueFlag{"dir", func(v string) error { o.Lowers = append(o.Lowers, v); return nil }}, "lower", "lower directory, once per layer, topmost first")
+	f.Var(&valueFlag{"dir", func(v string) error { o.DataLowers = append(o.DataLowers, v); return nil }}, "data-lower", "directory that holds only data of metadata-only files; may be repeated")
+	f.StringVar(&o.Upper, "upper", "", "`dir`ectory that takes the changes")
+	f.StringVar(&o.Work, "work", "", "empty `dir`ectory on the upper's filesystem (default: one is made beside the upper)")
+	f.Var(&valueFlag{"mode", func(v string) error { return o.Set(mountopt.Pair{Key: "mode", Value: v, HasValue: true}) }}, "mode",
+		"what the kernel may do by itself: cached (default), passthrough (root: it reads and writes files directly), shared (nothing)")
+	f.Var(&valueFlag{"size", func(v string) (err error) { o.Threshold, err = mountopt.ParseThreshold(v); return err }}, "threshold",
+		"from this file size on (like 1M), a write copies up only the range it touches; or off")
+	f.BoolVar(&o.NoSettle, "no-settle", false, "leave partly copied files unfinished at unmount")
+	f.BoolVar(&o.ReadOnly, "read-only", false, "no changes, even with an upper")
+	f.BoolVar(&o.AllowOther, "allow-other", false, "let other users in (default for root)")
+	f.VarP(&valueFlag{"options", o.Parse}, "options", "o", "mount options, between commas; may be repeated; see plyfs help options")
+	f.StringVar(&o.Log, "log", "", "`file` for the daemon's messages (default: $PLYFS_LOG, or none)")
+	foreground := f.BoolP("foreground", "f", false, "stay until unmounted, with messages on standard error")
+	f.BoolVarP(&o.Verbose, "verbose", "v", false, "say more")
+	if err := c.parse(f, args, 1, 1); err != nil {
+		return err
+	}
+	return mount(&o, f.Arg(0), *foreground)
+}
+
+// valueFlag is a flag whose values are handed to a function as they come.
+type valueFlag struct {
+	kind string
+	set  func(string) error
+}
+
+func (f *valueFlag) String() string     { return "" }
+func (f *valueFlag) Type() string       { return f.kind }
+func (f *valueFlag) Set(v string) error { return f.set(v) }
+
+var _ pflag.Value = (*valueFlag)(nil)
+
+// mount mounts as o says, in this process or in a daemon.
+func mount(o *mountopt.Options, mountpoint string, foreground bool) error {
+	if err := o.Validate(); err != nil {
+		return usageError{err}
+	}
+	if o.Log == "" {
+		o.Log = os.Getenv(logVariable)
+	}
+	// The daemon leaves the working directory, and paths that do not start at the root
+	// are what Podman gives.
+	for _, p := range paths(o, &mountpoint) {
+		if *p == "" {
+			continue
+		}
+		abs, err := filepath.Abs(*p)
+		if err != nil {
+			return err
+		}
+		*p = abs
+	}
+	if fd, ok := os.LookupEnv(readyVariable); ok {
+		os.Unsetenv(readyVariable)
+		n, err := strconv.Atoi(fd)
+		if err != nil {
+			return usagef("%s=%q is not a descriptor", readyVariable, fd)
+		}
+		return serveAsDaemon(o, mountpoint, n)
+	}
+	if foreground {
+		return serveHere(o, mountpoint)
+	}
+	return startDaemon(o)
+}
+
+func paths(o *mountopt.Options, mountpoint *string) []*string {
+	list := []*string{&o.Upper, &o.Work, &o.Log, mountpoint}
+	for i := range o.Lowers {
+		list = append(list, &o.Lowers[i])
+	}
+	for i := range o.DataLowers {
+		list = append(list, &o.DataLowers[i])
+	}
+	return list
+}

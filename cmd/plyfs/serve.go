@@ -1,0 +1,262 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/cmd/plyfs/mountopt"
+	"github.com/plyfs/plyfs/layer"
+	"github.com/plyfs/plyfs/overlay"
+	"github.com/plyfs/plyfs/overlay/fusefs"
+)
+
+// service is one mount, from the opening of the layers to the last goodbye.
+type service struct {
+	options    *mountopt.Options
+	mountpoint string
+	stamp      bool // messages carry the time
+
+	mu    sync.Mutex
+	relay func(text string) // also gets each message, until the mount is ready; guarded by mu
+}
+
+// say prints a message for the user.
+func (s *service) say(format string, args ...any) {
+	text := strings.TrimRight(fmt.Sprintf(format, args...), "\n")
+	prefix := "plyfs: "
+	if s.stamp {
+		prefix = time.Now().Format("2006-01-02 15:04:05 ") + s.mountpoint + ": "
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	fmt.Fprintln(os.Stderr, prefix+text)
+	if s.relay != nil {
+		s.relay(oneLine(text))
+	}
+}
+
+// detail says what only those who asked for more want to know.
+func (s *service) detail(format string, args ...any) {
+	if s.options.Verbose {
+		s.say(format, args...)
+	}
+}
+
+func (s *service) describe(f *fusefs.Options) {
+	o := s.options
+	for i, dir := range o.Lowers {
+		s.detail("lower %d: %s", i+1, dir)
+	}
+	for i, dir := range o.DataLowers {
+		s.detail("data %d: %s", i+1, dir)
+	}
+	if o.Upper != "" {
+		s.detail("upper: %s", o.Upper)
+	}
+	s.detail("mode %s, writeback %v, access lists %v, read-only %v, others allowed %v, timeouts %s, %s, %s",
+		f.Mode, f.Writeback, f.ACL, f.ReadOnly, f.AllowOther, f.EntryTimeout, f.AttrTimeout, f.NegativeTimeout)
+}
+
+// serve mounts, calls ready, and serves until the mount is gone; then it settles and
+// cleans up.
+func (s *service) serve(ready func() error) (err error) {
+	unix.Umask(0)
+	// Nobody reading our messages is no reason to take the mount away.
+	signal.Ignore(unix.SIGPIPE)
+	stop := make(chan os.Signal, 4)
+	signal.Notify(stop, unix.SIGINT, unix.SIGTERM)
+	defer signal.Stop(stop)
+
+	files, err := layer.RaiseNoFile()
+	if err != nil {
+		s.detail("open files: limit stays at %d: %v", files, err)
+	}
+	union, err := overlay.New(s.config())
+	if err != nil {
+		return err
+	}
+	closed := false
+	defer func() {
+		if !closed {
+			_ = union.Close()
+		}
+	}()
+	options, err := s.serveOptions()
+	if err != nil {
+		return err
+	}
+	if union.ReadOnly() {
+		options.ReadOnly = true
+	}
+	s.describe(&options)
+	select {
+	case sig := <-stop:
+		return fmt.Errorf("%s: not mounted: %v", s.mountpoint, sig)
+	default:
+	}
+	view := &view{FS: union, noFsync: s.options.NoFsync, about: s.about()}
+	server, err := fusefs.Mount(view, s.mountpoint, options)
+	if errors.Is(err, fusefs.ErrDead) {
+		if err := fusefs.Detach(s.mountpoint); err != nil {
+			return err
+		}
+		s.say("%s: the daemon of an earlier mount died; its mount point was taken away", s.mountpoint)
+		server, err = fusefs.Mount(view, s.mountpoint, options)
+	}
+	if err != nil {
+		return err
+	}
+	if err := os.Chdir("/"); err != nil { // keep no other filesystem busy
+		s.say("%v", err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve() }()
+	<-server.Ready
+	if err := ready(); err != nil {
+		s.say("%v", err) // whoever started us is gone: the mount stays
+	}
+	debug.FreeOSMemory()
+	err = s.wait(server, served, stop)
+	closed = true
+	return errors.Join(err, union.Close())
+}
+
+// wait returns when the mount is gone. A signal takes it away: at once, or,
+// while somebody uses it, out of sight, to end with its last user.
+func (s *service) wait(server *fusefs.Server, served <-chan error, stop <-chan os.Signal) error {
+	detached := false
+	for {
+		select {
+		case err := <-served:
+			return err
+		case sig := <-stop:
+			if detached {
+				s.say("%v: still in use by somebody; ends with its last user", sig)
+				continue
+			}
+			err := server.Unmount()
+			if errors.Is(err, unix.EBUSY) {
+				s.say("%v: in use; detached, ends with its last user", sig)
+				err = fusefs.Detach(s.mountpoint)
+				detached = err == nil
+			}
+			if err != nil && !errors.Is(err, unix.EINVAL) { // EINVAL: somebody was faster
+				s.say("%v: %v", sig, err)
+			}
+		}
+	}
+}
+
+// config translates the options that are the union's.
+func (s *service) config() overlay.Config {
+	o := s.options
+	c := overlay.DefaultConfig()
+	c.Lowers, c.DataLowers, c.Upper, c.Work = o.Lowers, o.DataLowers, o.Upper, o.Work
+	c.Mountpoint = s.mountpoint
+	switch o.Redirect {
+	case "on":
+		c.Redirect = overlay.On
+	case "off", "follow": // follow: marks are read, and none is made
+		c.Redirect = overlay.Off
+	case "nofollow":
+		c.Redirect, c.NoFollow = overlay.Off, true
+	}
+	if o.Metacopy != nil {
+		c.Metacopy = overlay.Off
+		if *o.Metacopy {
+			c.Metacopy = overlay.On
+		}
+	}
+	switch o.Index {
+	case "on":
+		c.Index = overlay.On
+	case "off":
+		c.Index = overlay.Off
+	}
+	if o.UserXattr {
+		c.UserXattr = overlay.On
+	}
+	c.Volatile = o.Volatile
+	c.UIDMap, c.GIDMap = ranges(o.UIDMap), ranges(o.GIDMap)
+	if o.SquashUID != nil {
+		c.SquashUID = int64(*o.SquashUID)
+	}
+	if o.SquashGID != nil {
+		c.SquashGID = int64(*o.SquashGID)
+	}
+	c.XattrPermissions = o.XattrPermissions
+	c.NoACL = o.NoACL
+	c.StaticNlink = o.StaticNlink
+	c.Threshold, c.NoSettle = o.Threshold, o.NoSettle
+	c.Log = s.say
+	c.Progress = s.progress()
+	return c
+}
+
+func ranges(in []mountopt.IDRange) []overlay.IDRange {
+	var out []overlay.IDRange
+	for _, r := range in {
+		out = append(out, overlay.IDRange{View: r.View, Host: r.Layer, Count: r.Count})
+	}
+	return out
+}
+
+// progress says how settling goes, every few seconds and at the end of anything that
+// took as long.
+func (s *service) progress() func(done, total int64) {
+	const every = 3 * time.Second
+	var last time.Time
+	said := false
+	return func(done, total int64) {
+		now := time.Now()
+		if last.IsZero() {
+			last = now
+		}
+		if now.Sub(last) >= every || said && done >= total {
+			s.say("completing partly copied files: %d of %d MiB", done>>20, total>>20)
+			last, said = now, true
+		}
+	}
+}
+
+// serveOptions translates the options that are the kernel's and the server's.
+func (s *service) serveOptions() (fusefs.Options, error) {
+	o := s.options
+	mode := fusefs.Cached
+	if o.Mode != "" {
+		var err error
+		if mode, err = fusefs.ParseMode(o.Mode); err != nil {
+			return fusefs.Options{}, err
+		}
+	}
+	f := fusefs.DefaultOptions(mode)
+	if o.Writeback != nil {
+		f.Writeback = *o.Writeback
+	}
+	f.ACL = f.ACL && !o.NoACL
+	for _, t := range []struct {
+		to   *time.Duration
+		from *time.Duration
+	}{{&f.EntryTimeout, o.EntryTimeout}, {&f.AttrTimeout, o.AttrTimeout}, {&f.NegativeTimeout, o.NegativeTimeout}} {
+		if t.from != nil {
+			*t.to = *t.from
+		}
+	}
+	f.AllowOther = f.AllowOther || o.AllowOther
+	f.ReadOnly = o.ReadOnly
+	f.NoSuid, f.NoDev, f.NoExec, f.NoAtime = o.NoSuid, o.NoDev, o.NoExec, o.NoAtime
+	if o.Source != "" {
+		f.Source = o.Source
+	}
+	f.Context = strings.Join(o.Context, ",")
+	f.Log = s.say
+	return f, nil
+}

@@ -1,0 +1,45 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/plyfs/plyfs/overlay/fusefs"
+)
+
+var settleCmd = command{
+	name:  "settle",
+	args:  "MOUNTPOINT",
+	short: "complete the files of which only a range was copied up",
+	long: `A write to a large lower file copies only the range it touches; the rest follows when
+the mount is idle, or at unmount, or now. Afterwards the upper can be used without the
+lower directories' old contents, and by the kernel's overlayfs.`,
+	run: func(c *command, args []string) error {
+		f := c.flags()
+		quiet := f.BoolP("quiet", "q", false, "no progress")
+		if err := c.parse(f, args, 1, 1); err != nil {
+			return err
+		}
+		return settle(f.Arg(0), !*quiet)
+	},
+}
+
+// settle waits until the mount has no partly copied file, saying now and then that it
+// still does.
+func settle(path string, progress bool) error {
+	done := make(chan error, 1)
+	go func() { done <- tell(path, fusefs.CtlSettle, "") }()
+	tick := time.NewTicker(3 * time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case err := <-done:
+			return err
+		case <-tick.C:
+			if progress {
+				fmt.Fprintf(os.Stderr, "plyfs: %s: completing partly copied files%s\n", path, remaining(path))
+			}
+		}
+	}
+}

@@ -1,0 +1,127 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/plyfs/plyfs/overlay/fusefs"
+)
+
+var treeCmd = command{
+	name:  "tree",
+	args:  "DIRECTORY",
+	short: "list a directory of a mount, with the layer of each name, deleted ones too",
+	run:   runTree,
+}
+
+// branch is one name of the tree.
+type branch struct {
+	Name     string    `json:"name"`
+	Type     string    `json:"type"`
+	From     string    `json:"from"` // the layers it comes from, topmost first
+	Deleted  bool      `json:"deleted,omitempty"`
+	Children []*branch `json:"children,omitempty"`
+}
+
+func runTree(c *command, args []string) error {
+	f := c.flags()
+	depth := f.IntP("level", "L", -1, "go down only so many levels")
+	asJSON := f.Bool("json", false, "print JSON")
+	if err := c.parse(f, args, 1, 1); err != nil {
+		return err
+	}
+	b, err := grow(f.Arg(0), f.Arg(0), *depth)
+	if err != nil {
+		return err
+	}
+	if *asJSON {
+		return printJSON(b)
+	}
+	fmt.Printf("%s  [%s]\n", oneLine(b.Name), b.From)
+	printBranches(b.Children, "")
+	return nil
+}
+
+// grow reads the tree at path, depth levels deep (below 0: all of it).
+func grow(path, name string, depth int) (*branch, error) {
+	var e explanation
+	if err := ask(path, fusefs.CtlExplain, &e); err != nil {
+		return nil, err
+	}
+	b := &branch{Name: name, Type: e.Type}
+	for _, p := range e.Layers {
+		if p.shown() {
+			if b.From != "" {
+				b.From += ", "
+			}
+			b.From += p.label()
+		}
+	}
+	if e.Type != "directory" || depth == 0 {
+		return b, nil
+	}
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return nil, err
+	}
+	present := map[string]bool{}
+	for _, entry := range entries {
+		child, err := grow(filepath.Join(path, entry.Name()), entry.Name(), depth-1)
+		if os.IsNotExist(err) {
+			continue // removed meanwhile
+		}
+		if err != nil {
+			return nil, err
+		}
+		present[entry.Name()] = true
+		b.Children = append(b.Children, child)
+	}
+	for _, p := range e.Layers {
+		if !p.shown() {
+			continue
+		}
+		names, err := deletedNames(filepath.Join(p.Dir, p.Name))
+		if err != nil {
+			continue // the layer may be out of reach for us; the view is not
+		}
+		for _, name := range names {
+			if !present[name] {
+				present[name] = true
+				b.Children = append(b.Children, &branch{Name: name, Type: "whiteout", From: p.label(), Deleted: true})
+			}
+		}
+	}
+	slices.SortFunc(b.Children, func(x, y *branch) int { return cmp.Compare(x.Name, y.Name) })
+	return b, nil
+}
+
+// shown says whether the part can be seen in the view.
+func (p *part) shown() bool {
+	switch p.Part {
+	case "absent", "hidden", "whiteout":
+		return false
+	}
+	return true
+}
+
+func printBranches(list []*branch, indent string) {
+	for i, b := range list {
+		elbow, below := "├── ", "│   "
+		if i == len(list)-1 {
+			elbow, below = "└── ", "    "
+		}
+		name := oneLine(b.Name)
+		switch {
+		case b.Deleted:
+			fmt.Printf("%s%s%s  [deleted by %s]\n", indent, elbow, name, b.From)
+		case b.Type == "directory":
+			fmt.Printf("%s%s%s/  [%s]\n", indent, elbow, name, b.From)
+		default:
+			fmt.Printf("%s%s%s  [%s]\n", indent, elbow, name, b.From)
+		}
+		printBranches(b.Children, indent+below)
+	}
+}

@@ -1,0 +1,135 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/overlay/fusefs"
+)
+
+var umountCmd = command{
+	name:  "umount",
+	args:  "MOUNTPOINT...",
+	short: "end a mount and wait until its upper is complete",
+	long: `Partly copied files are completed first. When the command returns, the daemon is
+gone and the layers can be used for something else. A mount whose daemon died is
+taken away.`,
+	run: runUmount,
+}
+
+func runUmount(c *command, args []string) error {
+	f := c.flags()
+	lazy := f.BoolP("lazy", "l", false, "take it out of sight at once, also while it is in use")
+	if err := c.parse(f, args, 1, -1); err != nil {
+		return err
+	}
+	var errs []error
+	for _, point := range f.Args() {
+		errs = append(errs, umount(point, *lazy))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	return nil
+}
+
+func umount(point string, lazy bool) error {
+	abs, err := filepath.Abs(point)
+	if err != nil {
+		return err
+	}
+	// The last component is not looked at: a dead mount could not be.
+	parent, err := filepath.EvalSymlinks(filepath.Dir(abs))
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(parent, filepath.Base(abs))
+	if target, err := filepath.EvalSymlinks(path); err == nil {
+		path = target
+	}
+	points, err := plyfsMounts()
+	if err != nil {
+		return err
+	}
+	if !slices.Contains(points, path) {
+		return fmt.Errorf("%s: no plyfs is mounted there", point)
+	}
+	var st mountStat
+	switch err := ask(path, fusefs.CtlStat, &st); {
+	case errors.Is(err, fusefs.ErrDead):
+		if err := fusefs.Detach(path); err != nil {
+			return err
+		}
+		fmt.Fprintf(os.Stderr, "plyfs: %s: its daemon was dead; the mount point was taken away\n", point)
+		return nil
+	case err != nil && !lazy:
+		return err
+	}
+	if lazy {
+		return fusefs.Detach(path)
+	}
+	daemon := openDaemon(st.Union.Daemon.PID)
+	if daemon >= 0 {
+		defer unix.Close(daemon)
+	}
+	if d := st.Union.Daemon; d.Upper != "" && !d.NoSettle {
+		if err := settle(path, true); err != nil && !errors.Is(err, errNoMount) {
+			fmt.Fprintf(os.Stderr, "plyfs: %v\n", err) // the daemon tries again at its end
+		}
+	}
+	err = fusefs.Unmount(path)
+	if errors.Is(err, unix.EBUSY) {
+		return fmt.Errorf("%s: in use (a file is open, or somebody's working directory is in it); --lazy takes it away all the same", point)
+	}
+	if err != nil {
+		return err
+	}
+	return waitDaemon(daemon)
+}
+
+// openDaemon returns a descriptor that becomes readable when the process ends, or -1. The
+// number is the daemon's own idea of it: in another PID namespace it means
+// somebody else, so the name is compared.
+func openDaemon(pid int) int {
+	if pid <= 0 {
+		return -1
+	}
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return -1
+	}
+	theirs, err1 := os.Stat(fmt.Sprintf("/proc/%d/exe", pid))
+	ours, err2 := os.Stat("/proc/self/exe")
+	if err1 != nil || err2 != nil || !os.SameFile(theirs, ours) {
+		unix.Close(fd)
+		return -1
+	}
+	return fd
+}
+
+// waitDaemon waits for the end of the daemon, which is when the upper is complete
+// and free.
+func waitDaemon(fd int) error {
+	if fd < 0 {
+		return nil
+	}
+	patience := time.Now().Add(5 * time.Second)
+	for said := false; ; {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 500)
+		switch {
+		case err != nil && err != unix.EINTR:
+			return err
+		case n > 0:
+			return nil
+		case !said && time.Now().After(patience):
+			fmt.Fprintln(os.Stderr, "plyfs: unmounted; waiting for the daemon to complete the upper")
+			said = true
+		}
+	}
+}
