@@ -35,6 +35,12 @@ func viaProc(fd int, name string, follow, nofollow func(path string) error) erro
 	return nofollow(procPath(fd, name))
 }
 
+// tryProc says whether an error of xattrat leaves the way through /proc: on an old kernel, and for
+// descriptors opened with O_PATH, which the system calls do not take for the object itself.
+func tryProc(name string, e unix.Errno) bool {
+	return e == unix.ENOSYS || e == unix.EBADF && name == ""
+}
+
 func xattrat(nr uintptr, fd int, name string, arg4, arg5, arg6 uintptr) (int, unix.Errno) {
 	flags := uintptr(unix.AT_SYMLINK_NOFOLLOW)
 	if name == "" {
@@ -62,7 +68,7 @@ func Getxattr(fd int, name, attr string, buf []byte) (int, error) {
 		if e == 0 {
 			return n, nil
 		}
-		if e != unix.ENOSYS {
+		if !tryProc(name, e) {
 			return 0, e
 		}
 	}
@@ -105,7 +111,7 @@ func Setxattr(fd int, name, attr string, val []byte, flags int) error {
 		if e == 0 {
 			return nil
 		}
-		if e != unix.ENOSYS {
+		if !tryProc(name, e) {
 			return e
 		}
 	}
@@ -122,7 +128,7 @@ func Removexattr(fd int, name, attr string) error {
 		if e == 0 {
 			return nil
 		}
-		if e != unix.ENOSYS {
+		if !tryProc(name, e) {
 			return e
 		}
 	}
@@ -144,7 +150,7 @@ func ListxattrRaw(fd int, name string, buf []byte) (int, error) {
 		if e == 0 {
 			return n, nil
 		}
-		if e != unix.ENOSYS {
+		if !tryProc(name, e) {
 			return 0, e
 		}
 	}

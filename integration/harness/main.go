@@ -1,0 +1,125 @@
+package harness
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/cow/bench/rig"
+)
+
+var (
+	cell    *rig.Cell
+	why     error  // tests cannot mount, and this is why
+	binary  string // plyfs
+	scratch string
+)
+
+// binaryVariable hands the built binary to the inner process, and may name one to test
+// instead of building it.
+const binaryVariable = "PLYFS_TEST_BINARY"
+
+// Main runs the tests of a package, and ends the process.
+func Main(m *testing.M) {
+	// The outer process builds, with its own home and cache; the inner one runs.
+	if os.Getenv(binaryVariable) == "" && possible() == nil {
+		dir, err := os.MkdirTemp("", "plyfs-test-")
+		if err == nil {
+			err = build(filepath.Join(dir, "plyfs"))
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "harness: cannot build plyfs:", err)
+			os.Exit(1)
+		}
+		os.Setenv(binaryVariable, filepath.Join(dir, "plyfs"))
+		code := enter(m)
+		os.RemoveAll(dir)
+		os.Exit(code)
+	}
+	os.Exit(enter(m))
+}
+
+func enter(m *testing.M) int {
+	if why = possible(); why != nil {
+		return m.Run()
+	}
+	c, code, err := rig.Enter(rig.CellOptions{CPU: -1})
+	if err != nil {
+		why = err
+		if os.Getenv("PLYFS_REQUIRE_MOUNT") == "1" {
+			fmt.Fprintln(os.Stderr, "harness:", err)
+			return 1
+		}
+		return m.Run()
+	}
+	if c == nil {
+		return code
+	}
+	cell, binary, scratch = c, os.Getenv(binaryVariable), c.Scratch
+	os.Setenv("TMPDIR", scratch)
+	// What the race detector finds in a daemon goes to files of its own, looked for below.
+	races := filepath.Join(scratch, "race")
+	os.Setenv("GORACE", "atexit_sleep_ms=0 log_path="+races)
+	unix.Umask(0o022)
+	result := m.Run()
+	found, _ := filepath.Glob(races + ".*")
+	for _, path := range found {
+		b, _ := os.ReadFile(path)
+		fmt.Fprintf(os.Stderr, "harness: a data race in a process of plyfs:\n%s\n", b)
+		result = 1
+	}
+	return result
+}
+
+// possible says why no mount can work here.
+func possible() error {
+	f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
+	if err != nil {
+		return fmt.Errorf("no FUSE here: %w", err)
+	}
+	f.Close()
+	return nil
+}
+
+// build makes the binary under test: with the race detector if the tests have it.
+func build(to string) error {
+	args := []string{"build", "-o", to}
+	if raceEnabled {
+		args = append(args, "-race")
+	}
+	cmd := exec.Command("go", append(args, "github.com/plyfs/plyfs/cmd/plyfs")...)
+	cmd.Stderr = os.Stderr
+	return cmd.Run()
+}
+
+// Need skips the test where nothing can be mounted.
+func Need(t testing.TB) {
+	t.Helper()
+	if why == nil {
+		return
+	}
+	if os.Getenv("PLYFS_REQUIRE_MOUNT") == "1" {
+		t.Fatalf("must mount here, and cannot: %v", why)
+	}
+	t.Skipf("cannot mount: %v", why)
+}
+
+// NeedRoot skips the test where it does not run as root of the machine.
+func NeedRoot(t testing.TB) {
+	t.Helper()
+	Need(t)
+	if cell.Root {
+		return
+	}
+	if os.Getenv("PLYFS_REQUIRE_MOUNT") == "1" {
+		t.Fatal("must run as root here")
+	}
+	t.Skip("needs root")
+}
+
+// Binary returns the path of the plyfs under test.
+func Binary() string { return binary }
