@@ -1,0 +1,140 @@
+// Package userns lets an ordinary user keep a store: the command runs again as root of a user
+// namespace, in which the files of images can belong to more than one user.
+//
+// The ids are those of /etc/subuid and /etc/subgid, given out by newuidmap and
+// newgidmap (package uidmap). Without them there is one id: everything in the
+// store belongs to the user, and is shown as root's.
+package userns
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"runtime"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+	"golang.org/x/term"
+)
+
+// stageVariable tells a copy of this program where it is: "wait" before the ids are
+// mapped, "inside" afterwards.
+const stageVariable = "PLYFS_USERNS"
+
+const (
+	stageWait   = "wait"
+	stageInside = "inside"
+)
+
+// mapsFD is the descriptor on which the waiting stage learns that its ids are mapped.
+const mapsFD = 3
+
+// Rootless reports whether this process works for an ordinary user: it is one, or [Enter]
+// made it root of a namespace.
+func Rootless() bool {
+	return os.Geteuid() != 0 || os.Getenv(stageVariable) == stageInside
+}
+
+// Enter returns at once for root. For anybody else it runs this program again, with the same
+// arguments and descriptors, as root of a user namespace, and exits with its exit code; in
+// that second process it returns.
+func Enter() error {
+	switch stage := os.Getenv(stageVariable); {
+	case stage == stageWait:
+		return waitForMaps()
+	case os.Geteuid() == 0:
+		if stage == stageInside {
+			// More capabilities than before the exec made us undumpable, and /proc/self not ours.
+			_ = unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0)
+			_ = unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0)
+		}
+		return nil
+	case stage == stageInside:
+		return errors.New("the user namespace has no root")
+	}
+	code, err := outside()
+	if err != nil {
+		return fmt.Errorf("no user namespace to work in: %w", err)
+	}
+	os.Exit(code)
+	return nil
+}
+
+// outside starts the inner process, maps its ids, and waits for it.
+func outside() (int, error) {
+	read, write, err := os.Pipe()
+	if err != nil {
+		return 0, err
+	}
+	defer write.Close()
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Args = os.Args
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.ExtraFiles = []*os.File{read}
+	cmd.Env = append(os.Environ(), stageVariable+"="+stageWait)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER, Pdeathsig: unix.SIGKILL}
+	// The parent-death signal comes when this thread ends.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	err = cmd.Start()
+	read.Close()
+	if err != nil {
+		return 0, fmt.Errorf("%w (user namespaces may be switched off: user.max_user_namespaces)", err)
+	}
+	defer forwardSignals(cmd.Process)()
+	if err := writeMaps(cmd.Process.Pid); err != nil {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		return 0, err
+	}
+	if _, err := write.Write([]byte{1}); err != nil {
+		return 0, err
+	}
+	err = cmd.Wait()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		return 0, err
+	}
+	status := cmd.ProcessState.Sys().(syscall.WaitStatus)
+	if status.Signaled() {
+		return 128 + int(status.Signal()), nil
+	}
+	return status.ExitStatus(), nil
+}
+
+// waitForMaps is the first half of the inner process. It has an id now, but no
+// capability: those come with the exec.
+func waitForMaps() error {
+	pipe := os.NewFile(mapsFD, "maps")
+	if n, err := pipe.Read(make([]byte, 1)); n != 1 {
+		return fmt.Errorf("waiting for a user namespace: %w", err)
+	}
+	pipe.Close()
+	os.Setenv(stageVariable, stageInside)
+	err := unix.Exec("/proc/self/exe", os.Args, os.Environ())
+	return fmt.Errorf("exec in the user namespace: %w", err)
+}
+
+// forwardSignals hands signals to p. Those of the keyboard reach it without us: it is in our
+// process group. The function it returns ends that.
+func forwardSignals(p *os.Process) func() {
+	list := []os.Signal{unix.SIGTERM, unix.SIGHUP, unix.SIGUSR1, unix.SIGUSR2, unix.SIGWINCH}
+	if term.IsTerminal(0) || term.IsTerminal(1) || term.IsTerminal(2) {
+		signal.Ignore(unix.SIGINT, unix.SIGQUIT)
+	} else {
+		list = append(list, unix.SIGINT, unix.SIGQUIT)
+	}
+	ch := make(chan os.Signal, 8)
+	signal.Notify(ch, list...)
+	go func() {
+		for s := range ch {
+			_ = p.Signal(s)
+		}
+	}()
+	return func() {
+		signal.Stop(ch)
+		close(ch)
+	}
+}
