@@ -1,0 +1,41 @@
+package store
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// maxLayers bounds the layers of an image: more than any engine makes (Docker stops at
+// 127), and what a stack can have.
+const maxLayers = 500
+
+// parseConfig reads an image's configuration and checks what is relied on.
+func parseConfig(raw []byte) (*imageConfig, error) {
+	var c imageConfig
+	if err := json.Unmarshal(raw, &c); err != nil {
+		return nil, err
+	}
+	if len(c.RootFS.DiffIDs) > maxLayers {
+		return nil, fmt.Errorf("%d layers, more than %d", len(c.RootFS.DiffIDs), maxLayers)
+	}
+	for _, d := range c.RootFS.DiffIDs {
+		if hex, ok := strings.CutPrefix(d, digestPrefix); !ok || !idForm.MatchString(hex) {
+			return nil, fmt.Errorf("%q is no SHA-256 diff id", d)
+		}
+	}
+	for _, e := range c.Config.Env {
+		if strings.IndexByte(e, 0) >= 0 || !strings.Contains(e, "=") {
+			return nil, fmt.Errorf("%q is no environment variable", e)
+		}
+	}
+	for _, list := range [][]string{c.Config.Entrypoint, c.Config.Cmd, {c.Config.User, c.Config.WorkingDir}} {
+		for _, word := range list {
+			if strings.IndexByte(word, 0) >= 0 {
+				return nil, errors.New("a NUL in a command, user or directory")
+			}
+		}
+	}
+	return &c, nil
+}

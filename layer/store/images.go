@@ -1,0 +1,218 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sort"
+	"strings"
+	"time"
+)
+
+// ErrNotFound is matched by the errors of lookups that found nothing.
+var ErrNotFound = errors.New("not found")
+
+// Image is one image of the store.
+type Image struct {
+	ID      string    `json:"id"`    // "sha256:" and the digest of the configuration
+	Names   []string  `json:"names"` // sorted
+	Created time.Time `json:"created"`
+	Loaded  time.Time `json:"loaded"`
+	Source  string    `json:"source,omitempty"` // where it was loaded from
+	OS      string    `json:"os"`
+	Arch    string    `json:"architecture"`
+	Variant string    `json:"variant,omitempty"`
+	// Size is the sum of its layers' files in bytes; some may be shared with other images.
+	Size   int64   `json:"size"`
+	Layers []Layer `json:"layers"` // topmost first
+	Config Config  `json:"config"`
+	// RawConfig is the configuration as it came.
+	RawConfig []byte `json:"-"`
+}
+
+// Config is what an image says of the processes that run in it (OCI image
+// specification, "Image Configuration").
+type Config struct {
+	User         string              `json:"User,omitempty"`
+	ExposedPorts map[string]struct{} `json:"ExposedPorts,omitempty"`
+	Env          []string            `json:"Env,omitempty"`
+	Entrypoint   []string            `json:"Entrypoint,omitempty"`
+	Cmd          []string            `json:"Cmd,omitempty"`
+	Volumes      map[string]struct{} `json:"Volumes,omitempty"`
+	WorkingDir   string              `json:"WorkingDir,omitempty"`
+	Labels       map[string]string   `json:"Labels,omitempty"`
+	StopSignal   string              `json:"StopSignal,omitempty"`
+}
+
+// LayerDirs returns the directories to mount, topmost first.
+func (i *Image) LayerDirs() []string {
+	dirs := make([]string, len(i.Layers))
+	for n := range i.Layers {
+		dirs[n] = i.Layers[n].Dir
+	}
+	return dirs
+}
+
+// Name returns the first name, or the short id of an image without names.
+func (i *Image) Name() string {
+	if len(i.Names) > 0 {
+		return i.Names[0]
+	}
+	return ShortID(i.ID)
+}
+
+// ShortID returns the first 12 digits of an id.
+func ShortID(id string) string {
+	id = strings.TrimPrefix(id, digestPrefix)
+	return id[:min(12, len(id))]
+}
+
+const digestPrefix = "sha256:"
+
+// imageRecord is images/HEX/image.json.
+type imageRecord struct {
+	Layers []string  `json:"layers"` // names of directories in layers/, topmost first
+	Loaded time.Time `json:"loaded"`
+	Source string    `json:"source,omitempty"`
+}
+
+// imageConfig is what is read of images/HEX/config.json here.
+type imageConfig struct {
+	Created      time.Time `json:"created"`
+	Architecture string    `json:"architecture"`
+	OS           string    `json:"os"`
+	Variant      string    `json:"variant"`
+	Config       Config    `json:"config"`
+	RootFS       struct {
+		DiffIDs []string `json:"diff_ids"`
+	} `json:"rootfs"`
+}
+
+// Image returns the image that ref means: a name, an id, or the beginning of one. If there
+// is none, the error matches [ErrNotFound].
+func (s *Store) Image(ref string) (img *Image, err error) {
+	err = s.View(func() error {
+		img, err = s.lookup(ref)
+		return err
+	})
+	return img, err
+}
+
+// Images returns all images, those with names first, by name.
+func (s *Store) Images() (all []*Image, err error) {
+	err = s.View(func() error {
+		all, err = s.images()
+		return err
+	})
+	return all, err
+}
+
+// lookup is Image for those who hold the lock.
+func (s *Store) lookup(ref string) (*Image, error) {
+	n, err := s.readNames()
+	if err != nil {
+		return nil, err
+	}
+	full, nameErr := ParseName(ref)
+	if nameErr == nil {
+		if id, ok := n[full]; ok {
+			return s.readImage(id, n)
+		}
+	}
+	if hex := strings.TrimPrefix(ref, digestPrefix); prefixForm.MatchString(hex) {
+		ids, err := s.imageIDs()
+		if err != nil {
+			return nil, err
+		}
+		var found []string
+		for _, id := range ids {
+			if strings.HasPrefix(id, digestPrefix+hex) {
+				found = append(found, id)
+			}
+		}
+		switch len(found) {
+		case 1:
+			return s.readImage(found[0], n)
+		case 0:
+		default:
+			return nil, fmt.Errorf("%d images have ids that begin with %s: give more of it", len(found), ref)
+		}
+	} else if nameErr != nil {
+		return nil, nameErr
+	}
+	return nil, fmt.Errorf("no image %s (plyfs image ls lists them): %w", ref, ErrNotFound)
+}
+
+func (s *Store) images() ([]*Image, error) {
+	n, err := s.readNames()
+	if err != nil {
+		return nil, err
+	}
+	ids, err := s.imageIDs()
+	if err != nil {
+		return nil, err
+	}
+	all := make([]*Image, 0, len(ids))
+	for _, id := range ids {
+		img, err := s.readImage(id, n)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, img)
+	}
+	sort.SliceStable(all, func(i, j int) bool {
+		a, b := all[i], all[j]
+		if (len(a.Names) > 0) != (len(b.Names) > 0) {
+			return len(a.Names) > 0
+		}
+		return a.Name() < b.Name()
+	})
+	return all, nil
+}
+
+// imageIDs returns the ids of all images.
+func (s *Store) imageIDs() ([]string, error) {
+	entries, err := os.ReadDir(s.Path("images"))
+	if err != nil {
+		return nil, err
+	}
+	var ids []string
+	for _, e := range entries {
+		if e.IsDir() && idForm.MatchString(e.Name()) {
+			ids = append(ids, digestPrefix+e.Name())
+		}
+	}
+	return ids, nil
+}
+
+func (s *Store) readImage(id string, n names) (*Image, error) {
+	hex := strings.TrimPrefix(id, digestPrefix)
+	if !idForm.MatchString(hex) {
+		return nil, fmt.Errorf("%s: %q is no id", s.Path("images", "names.json"), id)
+	}
+	raw, err := readFile(s.Path("images", hex, "config.json"))
+	if err != nil {
+		return nil, fmt.Errorf("image %s: %w", ShortID(id), err)
+	}
+	var rec imageRecord
+	if err := ReadJSON(s.Path("images", hex, "image.json"), &rec); err != nil {
+		return nil, fmt.Errorf("image %s: %w", ShortID(id), err)
+	}
+	c, err := parseConfig(raw)
+	if err != nil {
+		return nil, fmt.Errorf("%s is damaged: %w", s.Path("images", hex, "config.json"), err)
+	}
+	img := &Image{ID: digestPrefix + hex, Names: n.of(id), Created: c.Created, Loaded: rec.Loaded, Source: rec.Source,
+		OS: c.OS, Arch: c.Architecture, Variant: c.Variant, Config: c.Config, RawConfig: raw}
+	for _, dir := range rec.Layers {
+		l, err := s.readLayer(dir)
+		if err != nil {
+			return nil, fmt.Errorf("image %s: %w", ShortID(id), err)
+		}
+		img.Layers = append(img.Layers, *l)
+		img.Size += l.Size
+	}
+	return img, nil
+}
+
+func sortNames(list []string) { sort.Strings(list) }

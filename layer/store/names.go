@@ -1,0 +1,87 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"regexp"
+	"strings"
+)
+
+// The grammar of image names is that of the registries (distribution/reference): an
+// optional host, path components, and a tag.
+var (
+	hostForm      = regexp.MustCompile(`^(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)*(?::[0-9]+)?$|^\[[a-fA-F0-9:]+\](?::[0-9]+)?$`)
+	componentForm = regexp.MustCompile(`^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*$`)
+	tagForm       = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$`)
+	idForm        = regexp.MustCompile(`^[0-9a-f]{64}$`)
+	prefixForm    = regexp.MustCompile(`^[0-9a-f]{4,64}$`)
+)
+
+const maxName = 255 // of a name without its tag, as in the registries
+
+// ParseName checks the name of an image and returns its full form: with a tag (latest if there is
+// none), and without the parts that docker.io/library/ stands for.
+func ParseName(name string) (string, error) {
+	bad := func(why string) (string, error) { return "", fmt.Errorf("%q is no name for an image: %s", name, why) }
+	repo, tag := name, "latest"
+	if i := strings.LastIndexByte(name, ':'); i >= 0 && !strings.Contains(name[i:], "/") {
+		repo, tag = name[:i], name[i+1:]
+		if !tagForm.MatchString(tag) {
+			return bad("a tag has letters, digits, dots, dashes and underscores, 128 at most")
+		}
+	}
+	for _, p := range []string{"docker.io/", "index.docker.io/"} {
+		if rest, ok := strings.CutPrefix(repo, p); ok {
+			repo = rest
+			if short, ok := strings.CutPrefix(repo, "library/"); ok && !strings.Contains(short, "/") {
+				repo = short
+			}
+			break
+		}
+	}
+	if repo == "" || len(repo) > maxName {
+		return bad("too short or too long")
+	}
+	parts := strings.Split(repo, "/")
+	if len(parts) > 1 && (strings.ContainsAny(parts[0], ".:") || parts[0] == "localhost" || strings.ToLower(parts[0]) != parts[0]) {
+		if !hostForm.MatchString(parts[0]) {
+			return bad("its first part is no host")
+		}
+		parts = parts[1:]
+	}
+	for _, p := range parts {
+		if !componentForm.MatchString(p) {
+			return bad("a name has lower-case letters and digits, between them dots, dashes and underscores, and slashes")
+		}
+	}
+	return repo + ":" + tag, nil
+}
+
+// names is images/names.json: the id each name means.
+type names map[string]string
+
+func (s *Store) readNames() (names, error) {
+	n := names{}
+	err := ReadJSON(s.Path("images", "names.json"), &n)
+	if errors.Is(err, os.ErrNotExist) {
+		return names{}, nil
+	}
+	return n, err
+}
+
+func (s *Store) writeNames(n names) error {
+	return WriteJSON(s.Path("images", "names.json"), n)
+}
+
+// of returns the names that mean the image id, sorted.
+func (n names) of(id string) []string {
+	var out []string
+	for name, i := range n {
+		if i == id {
+			out = append(out, name)
+		}
+	}
+	sortNames(out)
+	return out
+}

@@ -1,0 +1,216 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Removed says what was taken away.
+type Removed struct {
+	Names  []string `json:"names"`  // names that mean nothing any more
+	Images []string `json:"images"` // ids
+	Layers []string `json:"layers"` // diff ids
+	Size   int64    `json:"size"`   // of the layers, in bytes
+}
+
+// Tag gives the image that ref means a further name, which may have meant another one
+// before. It returns the name in full.
+func (s *Store) Tag(ref, name string) (full string, err error) {
+	if full, err = ParseName(name); err != nil {
+		return "", err
+	}
+	return full, s.Update(func() error {
+		img, err := s.lookup(ref)
+		if err != nil {
+			return err
+		}
+		n, err := s.readNames()
+		if err != nil {
+			return err
+		}
+		n[full] = img.ID
+		return s.writeNames(n)
+	})
+}
+
+// RemoveImage takes a name away, and with the last name of an image the image, and with the
+// last image of a layer the layer. An id takes the image away with its name; one that has
+// several, only with force. What a container uses stays: that is an error that names the containers.
+func (s *Store) RemoveImage(ref string, force bool) (*Removed, error) {
+	return s.remove(func(r *remover) error {
+		img, err := s.lookup(ref)
+		if err != nil {
+			return err
+		}
+		if full, err := ParseName(ref); err == nil && r.names[full] == img.ID && len(img.Names) > 1 {
+			return r.untag(full)
+		}
+		if len(img.Names) > 1 && !force {
+			return fmt.Errorf("image %s has %d names (%s): remove those, or use force", ShortID(img.ID), len(img.Names), strings.Join(img.Names, ", "))
+		}
+		if users := r.users[img.ID]; len(users) > 0 {
+			return fmt.Errorf("image %s is used by %s: remove the containers first", img.Name(), strings.Join(users, ", "))
+		}
+		return r.image(img)
+	})
+}
+
+// Prune takes away the images that no container uses and that have no name (all: names or
+// not), and the layers that no image has.
+func (s *Store) Prune(all bool) (*Removed, error) {
+	return s.remove(func(r *remover) error {
+		images, err := s.images()
+		if err != nil {
+			return err
+		}
+		for _, img := range images {
+			if len(r.users[img.ID]) > 0 || len(img.Names) > 0 && !all {
+				continue
+			}
+			if err := r.image(img); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// remover takes things away while the store is locked: it moves them to a stage, which
+// is emptied after the lock is gone.
+type remover struct {
+	s     *Store
+	stage *Stage
+	names names
+	users map[string][]string
+	done  Removed
+}
+
+func (s *Store) remove(f func(*remover) error) (*Removed, error) {
+	stage, err := s.Stage("removed")
+	if err != nil {
+		return nil, err
+	}
+	r := &remover{s: s, stage: stage, done: Removed{Names: []string{}, Images: []string{}, Layers: []string{}}}
+	err = s.Update(func() (err error) {
+		if r.names, err = s.readNames(); err != nil {
+			return err
+		}
+		if r.users, err = s.imageUsers(); err != nil {
+			return err
+		}
+		if err := f(r); err != nil {
+			return err
+		}
+		return r.layers()
+	})
+	if e := stage.Close(); err == nil {
+		err = e
+	}
+	return &r.done, err
+}
+
+// untag takes names away.
+func (r *remover) untag(list ...string) error {
+	if len(list) == 0 {
+		return nil
+	}
+	for _, name := range list {
+		delete(r.names, name)
+	}
+	r.done.Names = append(r.done.Names, list...)
+	return r.s.writeNames(r.names)
+}
+
+// image takes an image away, names first: a name must never mean what is not there.
+func (r *remover) image(img *Image) error {
+	if err := r.untag(img.Names...); err != nil {
+		return err
+	}
+	r.done.Images = append(r.done.Images, img.ID)
+	return r.move("images", strings.TrimPrefix(img.ID, digestPrefix))
+}
+
+func (r *remover) move(kind, name string) error {
+	return Rename(r.s.Path(kind, name), filepath.Join(r.stage.Dir, kind+"-"+name))
+}
+
+// layers takes away the layers that no image has and that nobody holds.
+func (r *remover) layers() error {
+	ids, err := r.s.imageIDs()
+	if err != nil {
+		return err
+	}
+	used := map[string]bool{}
+	for _, id := range ids {
+		var rec imageRecord
+		if err := ReadJSON(r.s.Path("images", strings.TrimPrefix(id, digestPrefix), "image.json"), &rec); err != nil {
+			return err
+		}
+		for _, l := range rec.Layers {
+			used[l] = true
+		}
+	}
+	all, err := r.s.layerNames()
+	if err != nil {
+		return err
+	}
+	for _, name := range all {
+		if used[name] {
+			continue
+		}
+		if err := r.layer(name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *remover) layer(name string) error {
+	path := r.s.Path("layers", name)
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer unix.Close(fd)
+	if err := flock(fd, unix.LOCK_EX|unix.LOCK_NB); err == unix.EWOULDBLOCK {
+		return nil // somebody is about to name it
+	} else if err != nil {
+		return &os.PathError{Op: "lock", Path: path, Err: err}
+	}
+	l, err := r.s.readLayer(name)
+	if err == nil {
+		r.done.Layers = append(r.done.Layers, l.DiffID)
+		r.done.Size += l.Size
+	} else if !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return r.move("layers", name)
+}
+
+// holdLayer keeps a layer from being removed until the function it returns is called. It
+// reports false if there is no such layer.
+func (s *Store) holdLayer(name string) (release func(), ok bool, err error) {
+	path := s.Path("layers", name)
+	for {
+		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+		if err == unix.ENOENT {
+			return nil, false, nil
+		}
+		if err != nil {
+			return nil, false, &os.PathError{Op: "open", Path: path, Err: err}
+		}
+		if err := flock(fd, unix.LOCK_SH); err != nil {
+			unix.Close(fd)
+			return nil, false, &os.PathError{Op: "lock", Path: path, Err: err}
+		}
+		if same(fd, path) {
+			return func() { unix.Close(fd) }, true, nil
+		}
+		unix.Close(fd) // removed while we waited
+	}
+}
