@@ -24,8 +24,10 @@ import (
 // that. It is a hint: whoever needs to be certain, after a crash or when a file
 // is not where the list says, walks the upper. The truth is in the records.
 const (
+	// PartialMark is the name in incompat that says: there may be unfinished files.
+	PartialMark = "plyfs-partial"
+
 	incompatDir = "incompat"
-	partialMark = "plyfs-partial"
 	listName    = "list"
 )
 
@@ -79,7 +81,7 @@ func openMark(work int) (int, error) {
 		return -1, err
 	}
 	defer unix.Close(dir)
-	return layer.Open(dir, partialMark, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	return layer.Open(dir, PartialMark, unix.O_RDONLY|unix.O_DIRECTORY, 0)
 }
 
 // announce sees to it that the mark is on disk, and adds a path to the list,
@@ -126,7 +128,7 @@ func (e *Engine) writeMark(work int) error {
 		return fmt.Errorf("mark the work directory: %w", err)
 	}
 	defer unix.Close(incompat)
-	mark, err := mkdir(incompat, partialMark)
+	mark, err := mkdir(incompat, PartialMark)
 	if err != nil {
 		return fmt.Errorf("mark the work directory: %w", err)
 	}
@@ -168,7 +170,7 @@ func (e *Engine) removeMark(seq uint64) error {
 	if err == unix.ENOENT {
 		err = nil
 	} else if err == nil {
-		err = layer.RemoveAll(dir, partialMark)
+		err = layer.RemoveAll(dir, PartialMark)
 		unix.Close(dir)
 		if err == unix.ENOENT {
 			err = nil

@@ -3,6 +3,8 @@ package overlay
 import (
 	"fmt"
 	"log"
+
+	"golang.org/x/sys/unix"
 )
 
 // Switch is the value of an option of the kernel's overlayfs that may be left to us.
@@ -77,6 +79,17 @@ func (c *Config) logf(format string, args ...any) {
 	}
 	log.Printf(format, args...)
 }
+
+// refusal is an error whose text says it all; errno is for callers that ask.
+func refusal(path, why string, errno unix.Errno) error { return &refused{path + ": " + why, errno} }
+
+type refused struct {
+	text  string
+	errno unix.Errno
+}
+
+func (r *refused) Error() string { return r.text }
+func (r *refused) Unwrap() error { return r.errno }
 
 // failure is an error for the user: what failed, on which path, why, what to do.
 func failure(path, why string, err error) error {

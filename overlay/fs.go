@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 
@@ -51,6 +53,7 @@ type FS struct {
 	// partWrites counts changes of unfinished files, to see when nobody is busy with them.
 	partWrites atomic.Uint64
 	closers    []io.Closer
+	made       []func() // take away the directories this mount made, if empty; in New and Discard only
 }
 
 // owner is who this process is, to the filesystem.
@@ -85,8 +88,8 @@ func Errno(err error) unix.Errno {
 	return unix.EIO
 }
 
-// New opens the layers of cfg and prepares the upper. Nothing is changed in any
-// directory when it fails, except that a work directory may have been made.
+// New opens the layers of cfg and prepares the upper. When it fails, what it made is
+// taken away again.
 func New(cfg Config) (_ *FS, err error) {
 	fs := &FS{cfg: cfg, cache: layer.NewCache(0), bus: cow.NewBus()}
 	fs.nodes.init()
@@ -95,6 +98,7 @@ func New(cfg Config) (_ *FS, err error) {
 	defer func() {
 		if err != nil {
 			fs.closeAll()
+			fs.unmake()
 		}
 	}()
 	if len(cfg.Lowers) == 0 && cfg.Upper == "" {
@@ -207,6 +211,39 @@ func (fs *FS) Close() error {
 	}
 	fs.closeAll()
 	return err
+}
+
+// Discard is Close for a union that was never used: the mount failed. The directories that New
+// made are taken away again.
+func (fs *FS) Discard() error {
+	err := fs.Close()
+	fs.unmake()
+	return err
+}
+
+func (fs *FS) unmake() {
+	for i := len(fs.made) - 1; i >= 0; i-- {
+		fs.made[i]()
+	}
+	fs.made = nil
+}
+
+// makeIn makes a directory in d, a root, unless it is there.
+func (fs *FS) makeIn(d *layer.Dir, name string) error {
+	fd, err := d.FD()
+	if err != nil {
+		return err
+	}
+	defer d.Done()
+	if err := layer.Mkdir(fd, name, 0o700); err != nil {
+		if err == unix.EEXIST {
+			err = nil
+		}
+		return err
+	}
+	path := filepath.Join(d.Tree().Path, name)
+	fs.made = append(fs.made, func() { _ = os.Remove(path) })
+	return nil
 }
 
 func (fs *FS) closeAll() {

@@ -27,12 +27,7 @@ func (fs *FS) openIndex() error {
 	if !handles {
 		return nil
 	}
-	fd, err := fs.work.Root.FD()
-	if err != nil {
-		return failure(fs.cfg.Work, "cannot open the work directory", err)
-	}
-	defer fs.work.Root.Done()
-	if err := layer.Mkdir(fd, "index", 0o700); err != nil && err != unix.EEXIST {
+	if err := fs.makeIn(fs.work.Root, "index"); err != nil {
 		return failure(fs.cfg.Work, "cannot make the index in it", err)
 	}
 	fs.indexd = fs.work.Root.Child("index")

@@ -73,26 +73,32 @@ func (s *service) serve(ready func() error) (err error) {
 	signal.Ignore(unix.SIGPIPE)
 	stop := make(chan os.Signal, 4)
 	signal.Notify(stop, unix.SIGINT, unix.SIGTERM)
+	if !signal.Ignored(unix.SIGHUP) { // in the foreground of a terminal that is being closed
+		signal.Notify(stop, unix.SIGHUP)
+	}
 	defer signal.Stop(stop)
 
 	files, err := layer.RaiseNoFile()
 	if err != nil {
 		s.detail("open files: limit stays at %d: %v", files, err)
 	}
-	union, err := overlay.New(s.config())
-	if err != nil {
-		return err
-	}
-	closed := false
-	defer func() {
-		if !closed {
-			_ = union.Close()
-		}
-	}()
 	options, err := s.serveOptions()
 	if err != nil {
 		return err
 	}
+	if err := s.checkMountpoint(); err != nil {
+		return err
+	}
+	union, err := overlay.New(s.config())
+	if err != nil {
+		return err
+	}
+	mounted := false
+	defer func() {
+		if !mounted {
+			_ = union.Discard()
+		}
+	}()
 	if union.ReadOnly() {
 		options.ReadOnly = true
 	}
@@ -104,16 +110,10 @@ func (s *service) serve(ready func() error) (err error) {
 	}
 	view := &view{FS: union, noFsync: s.options.NoFsync, about: s.about()}
 	server, err := fusefs.Mount(view, s.mountpoint, options)
-	if errors.Is(err, fusefs.ErrDead) {
-		if err := fusefs.Detach(s.mountpoint); err != nil {
-			return err
-		}
-		s.say("%s: the daemon of an earlier mount died; its mount point was taken away", s.mountpoint)
-		server, err = fusefs.Mount(view, s.mountpoint, options)
-	}
 	if err != nil {
 		return err
 	}
+	mounted = true
 	if err := os.Chdir("/"); err != nil { // keep no other filesystem busy
 		s.say("%v", err)
 	}
@@ -125,8 +125,23 @@ func (s *service) serve(ready func() error) (err error) {
 	}
 	debug.FreeOSMemory()
 	err = s.wait(server, served, stop)
-	closed = true
 	return errors.Join(err, union.Close())
+}
+
+// checkMountpoint ends early what cannot succeed. A mount whose daemon is dead is taken away.
+func (s *service) checkMountpoint() error {
+	err := fusefs.Check(s.mountpoint)
+	for range 16 { // they may lie on each other
+		if !errors.Is(err, fusefs.ErrDead) {
+			break
+		}
+		if err := fusefs.Detach(s.mountpoint); err != nil {
+			return err
+		}
+		s.say("%s: the daemon of an earlier mount died; its mount point was taken away", s.mountpoint)
+		err = fusefs.Check(s.mountpoint)
+	}
+	return err
 }
 
 // wait returns when the mount is gone. A signal takes it away: at once, or,

@@ -271,3 +271,6 @@ func On(t *testing.T, lowers []string, f func(t *testing.T, dir string)) {
 		f(t, NewLayers(t, lowers...).Plyfs(t).Dir)
 	})
 }
+
+// At is a mount that was made by other means.
+func At(dir string) *Mount { return &Mount{Dir: dir} }

@@ -10,6 +10,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+const fusermountName = "fusermount3"
+
+var errNoHelper = fmt.Errorf("%w: fusermount3 is not installed (package fuse3)", ErrNotPermitted)
+
 // fusermount mounts through the set-uid helper of libfuse: it opens the device,
 // mounts, and sends the descriptor over a socket whose number it finds in
 // _FUSE_COMMFD (fusermount3(1), util/fusermount.c of libfuse).
@@ -21,7 +25,7 @@ func fusermount(path string, o *Options) (int, error) {
 	ours := pair[0]
 	theirs := os.NewFile(uintptr(pair[1]), "fusermount")
 	defer unix.Close(ours)
-	cmd := exec.Command("fusermount3", "-o", o.helperOptions(), "--", path)
+	cmd := exec.Command(fusermountName, "-o", o.helperOptions(), "--", path)
 	cmd.Env = append(os.Environ(), "_FUSE_COMMFD=3")
 	cmd.ExtraFiles = []*os.File{theirs}
 	if err := runHelper(cmd, path); err != nil {
@@ -40,7 +44,7 @@ func runHelper(cmd *exec.Cmd, path string) error {
 		return nil
 	}
 	if _, ok := err.(*exec.Error); ok {
-		return fmt.Errorf("mount %s: %w: fusermount3 is not installed (package fuse3)", path, ErrNotPermitted)
+		return fmt.Errorf("mount %s: %w", path, errNoHelper)
 	}
 	line, _, _ := strings.Cut(strings.TrimSpace(out.String()), "\n")
 	if line == "" {
@@ -97,7 +101,7 @@ func fusermountUnmount(path string, lazy bool) error {
 	if lazy {
 		args = []string{"-u", "-z", "--", path}
 	}
-	out, err := exec.Command("fusermount3", args...).CombinedOutput()
+	out, err := exec.Command(fusermountName, args...).CombinedOutput()
 	if err == nil {
 		return nil
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"strconv"
 	"strings"
 
@@ -17,7 +18,7 @@ var (
 	// ErrNotPermitted: neither mount(2) nor fusermount3 was allowed to.
 	ErrNotPermitted = errors.New("mounting is not permitted")
 	// ErrMounted: a live plyfs is mounted there.
-	ErrMounted = errors.New("already mounted")
+	ErrMounted = errors.New("a plyfs is mounted there already; plyfs umount ends it")
 	// ErrDead: the mount there lost its daemon; Detach it and mount again.
 	ErrDead = errors.New("mount point of a dead daemon")
 )
@@ -26,24 +27,44 @@ const (
 	devicePath = "/dev/fuse"
 	fsType     = "fuse.plyfs"
 	subtype    = "plyfs"
+
+	fuseMajorDev, fuseMinorDev = 10, 229 // MISC_MAJOR, FUSE_MINOR of linux/miscdevice.h
 )
 
-// checkMountpoint says what stands in the way of mounting at path.
-func checkMountpoint(path string) error {
+// Check says what stands in the way of mounting at path, and changes nothing. Mount does it
+// too; whoever prepares much for a mount does it first.
+func Check(path string) error {
+	// The kernel may know the attributes of a mount's root, and it is the daemon who is asked
+	// here whether he lives.
+	n, err := unix.Getxattr(path, CtlStat, nil)
+	if err == unix.ENOTCONN {
+		return fmt.Errorf("%s: %w", path, ErrDead)
+	}
+	answered := err == nil && n > 0
 	var st unix.Stat_t
 	switch err := unix.Stat(path, &st); {
 	case err == unix.ENOTCONN:
 		return fmt.Errorf("%s: %w", path, ErrDead)
+	case err == unix.ENOENT:
+		return fmt.Errorf("%s: mount point does not exist; create the directory first", path)
 	case err != nil:
-		return &os.PathError{Op: "mount point", Path: path, Err: err}
+		return fmt.Errorf("%s: cannot use mount point: %w", path, err)
 	case st.Mode&unix.S_IFMT != unix.S_IFDIR:
-		return &os.PathError{Op: "mount point", Path: path, Err: unix.ENOTDIR}
+		return fmt.Errorf("%s: mount point is not a directory", path)
 	}
-	if _, err := unix.Getxattr(path, CtlStat, nil); err == nil {
-		var root, up unix.Stat_t
-		if unix.Stat(path, &root) == nil && unix.Stat(path+"/..", &up) == nil && root.Dev != up.Dev {
+	if answered {
+		var up unix.Stat_t
+		if unix.Stat(path+"/..", &up) == nil && st.Dev != up.Dev {
 			return fmt.Errorf("%s: %w", path, ErrMounted)
 		}
+	}
+	fd, err := openDevice()
+	if err != nil {
+		return err
+	}
+	unix.Close(fd)
+	if _, err := exec.LookPath(fusermountName); os.Geteuid() != 0 && err != nil {
+		return fmt.Errorf("mount %s: %w", path, errNoHelper)
 	}
 	return nil
 }
@@ -69,11 +90,16 @@ func openDevice() (int, error) {
 	fd, err := unix.Open(devicePath, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	switch err {
 	case nil:
+		var st unix.Stat_t
+		if unix.Fstat(fd, &st) == nil && st.Rdev != unix.Mkdev(fuseMajorDev, fuseMinorDev) {
+			unix.Close(fd)
+			return -1, fmt.Errorf("%s: %w (it is something else, not the character device %d:%d)", devicePath, ErrNoDevice, fuseMajorDev, fuseMinorDev)
+		}
 		return fd, nil
-	case unix.ENOENT, unix.ENODEV, unix.ENXIO:
+	case unix.ENOENT, unix.ENODEV, unix.ENXIO, unix.ENOTDIR:
 		return -1, fmt.Errorf("%s: %w (load the fuse module: modprobe fuse)", devicePath, ErrNoDevice)
 	case unix.EACCES, unix.EPERM:
-		return -1, fmt.Errorf("%s: %w (not readable and writable by uid %d)", devicePath, ErrNotPermitted, os.Geteuid())
+		return -1, fmt.Errorf("%s: %w (user %d may not open it for reading and writing; chmod 666 it, as distributions do)", devicePath, ErrNotPermitted, os.Geteuid())
 	}
 	return -1, &os.PathError{Op: "open", Path: devicePath, Err: err}
 }

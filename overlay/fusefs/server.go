@@ -22,7 +22,7 @@ type Server struct {
 // then on the mount exists, and its callers wait until Serve runs. Errors are one
 // line with the path; see ErrNoDevice, ErrNotPermitted, ErrMounted and ErrDead.
 func Mount[N Node](fs Union[N], path string, opt Options) (*Server, error) {
-	if err := checkMountpoint(path); err != nil {
+	if err := Check(path); err != nil {
 		return nil, err
 	}
 	if opt.Mode != Cached {

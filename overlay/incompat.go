@@ -1,0 +1,106 @@
+package overlay
+
+import (
+	"fmt"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/cow"
+	"github.com/plyfs/plyfs/layer"
+)
+
+// work/incompat has a name for each reason not to mount an upper; the kernel refuses an upper for any of
+// them (ovl_workdir_cleanup_recurse). Two are known here: the mark of unfinished files, which is
+// package cow's, and that of a volatile mount.
+const (
+	incompatDir  = "incompat"
+	volatileMark = "volatile"
+)
+
+// checkIncompat refuses an upper that something speaks against. The mark of a volatile mount says that the
+// upper may not be what was written if it is still there at the next mount (kernel:
+// overlayfs.rst, "Volatile mount").
+func (fs *FS) checkIncompat() error {
+	fd, err := fs.stage.FD()
+	if err != nil {
+		return failure(fs.cfg.Work, "cannot open the staging directory in it", err)
+	}
+	defer fs.stage.Done()
+	dir, err := layer.Open(fd, incompatDir, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err == unix.ENOENT {
+		return nil
+	}
+	if err != nil {
+		return failure(fs.cfg.Work, "cannot read work/incompat in it", err)
+	}
+	defer unix.Close(dir)
+	marks, err := layer.ReadDir(dir)
+	if err != nil {
+		return failure(fs.cfg.Work, "cannot read work/incompat in it", err)
+	}
+	for _, m := range marks {
+		path := filepath.Join(fs.cfg.Work, "work", incompatDir, m.Name)
+		switch m.Name {
+		case cow.PartialMark:
+		case volatileMark:
+			return refusal(fs.cfg.Upper, "was mounted volatile and not unmounted: it may lack writes; to use it all the same remove "+path, unix.EINVAL)
+		default:
+			return refusal(fs.cfg.Upper, fmt.Sprintf("needs %q, which this plyfs does not know (see %s)", m.Name, path), unix.EINVAL)
+		}
+	}
+	return nil
+}
+
+// markVolatile makes the mark of a volatile mount, as the kernel does.
+func (fs *FS) markVolatile() error {
+	if !fs.cfg.Volatile {
+		return nil
+	}
+	fd, err := fs.stage.FD()
+	if err != nil {
+		return failure(fs.cfg.Work, "cannot write the volatile mark", err)
+	}
+	defer fs.stage.Done()
+	for _, name := range [...]string{incompatDir, volatileMark} {
+		err := layer.Mkdir(fd, name, 0o700)
+		if err == nil || err == unix.EEXIST {
+			fd, err = layer.Open(fd, name, unix.O_PATH|unix.O_DIRECTORY, 0)
+		}
+		if err != nil {
+			return failure(fs.cfg.Work, "cannot write the volatile mark", err)
+		}
+		defer unix.Close(fd)
+	}
+	file, err := layer.Open(fd, "dirty", unix.O_WRONLY|unix.O_CREAT, 0o600)
+	if err != nil {
+		return failure(fs.cfg.Work, "cannot write the volatile mark", err)
+	}
+	unix.Close(file)
+	return nil
+}
+
+// clearVolatile takes the mark away: all is on disk.
+func (fs *FS) clearVolatile() error {
+	if !fs.cfg.Volatile {
+		return nil
+	}
+	if err := fs.syncAll(); err != nil {
+		return err
+	}
+	fd, err := fs.stage.FD()
+	if err != nil {
+		return err
+	}
+	defer fs.stage.Done()
+	mark, err := layer.Open(fd, incompatDir, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(mark)
+	if err := layer.RemoveAll(mark, volatileMark); err != nil {
+		return err
+	}
+	_ = layer.Rmdir(fd, incompatDir) // stays while there are other marks
+	return nil
+}

@@ -1,0 +1,186 @@
+package overlay
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// userDir is a directory the user named.
+type userDir struct {
+	what, path string
+	real       string // absolute, without symbolic links
+	dev, ino   uint64
+}
+
+func findDir(what, path string) (d userDir, err error) {
+	d = userDir{what: what, path: path}
+	var st unix.Stat_t
+	if d.real, err = filepath.EvalSymlinks(path); err == nil {
+		if d.real, err = filepath.Abs(d.real); err == nil {
+			err = unix.Stat(d.real, &st)
+		}
+	}
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		return d, refusal(path, what+" does not exist; create the directory first", unix.ENOENT)
+	case errors.Is(err, unix.ENOTCONN):
+		return d, refusal(path, "cannot use "+what+": a FUSE daemon that served it is dead; unmount that first", unix.ENOTCONN)
+	case err != nil:
+		return d, failure(path, "cannot use "+what, rootCause(err))
+	case st.Mode&unix.S_IFMT != unix.S_IFDIR:
+		return d, refusal(path, what+" is not a directory", unix.ENOTDIR)
+	}
+	d.dev, d.ino = st.Dev, st.Ino
+	return d, nil
+}
+
+func (d *userDir) is(o *userDir) bool { return d.dev == o.dev && d.ino == o.ino }
+
+// below says whether d lies strictly inside o.
+func (d *userDir) below(o *userDir) bool { return inside(d.real, o.real) }
+
+// checkPaths refuses directories that are missing or lie inside each other, before anything
+// is opened. The work directory, if none was named, is made at the very end.
+func (fs *FS) checkPaths() error {
+	c := &fs.cfg
+	var all []userDir
+	for _, group := range []struct {
+		what  string
+		paths []string
+	}{
+		{"lower layer", c.Lowers},
+		{"data layer", c.DataLowers},
+		{"upper", some(c.Upper)},
+		{"work directory", some(c.Work)},
+	} {
+		for _, p := range group.paths {
+			d, err := findDir(group.what, p)
+			if err != nil {
+				return err
+			}
+			all = append(all, d)
+		}
+	}
+	if c.Upper == "" && c.Work != "" {
+		return refusal(c.Work, "a work directory is of no use without an upper: name one, or leave it out", unix.EINVAL)
+	}
+	for i := range all {
+		for j := range i {
+			if err := overlap(&all[i], &all[j]); err != nil {
+				return err
+			}
+		}
+	}
+	upper := len(c.Lowers) + len(c.DataLowers)
+	if err := fs.checkMountpoint(all, upper); err != nil {
+		return err
+	}
+	if c.Upper == "" || c.Work != "" {
+		return nil
+	}
+	work, made, err := workBeside(&all[upper])
+	if err != nil {
+		return err
+	}
+	c.Work = work
+	if made {
+		fs.made = append(fs.made, func() { _ = os.Remove(work) })
+	}
+	d, err := findDir("work directory", work)
+	if err != nil {
+		return err
+	}
+	for i := range all {
+		if err := overlap(&d, &all[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func some(path string) []string {
+	if path == "" {
+		return nil
+	}
+	return []string{path}
+}
+
+// overlap refuses two directories of which one is the other or lies inside it: a change in one place
+// would show in another (kernel: ovl_check_overlapping_layers).
+func overlap(a, b *userDir) error {
+	switch {
+	case a.is(b) && a.what == b.what:
+		return refusal(a.path, "is named twice as a "+a.what, unix.ELOOP)
+	case a.is(b):
+		return refusal(a.path, fmt.Sprintf("is both %s and %s", b.what, a.what), unix.ELOOP)
+	case a.below(b):
+		return refusal(a.path, fmt.Sprintf("%s lies inside %s %s; use separate directories", a.what, b.what, b.path), unix.ELOOP)
+	case b.below(a):
+		return refusal(b.path, fmt.Sprintf("%s lies inside %s %s; use separate directories", b.what, a.what, a.path), unix.ELOOP)
+	}
+	return nil
+}
+
+// checkMountpoint refuses a mount point inside a layer, where the view would be part of
+// itself. A lower layer itself may be one: it was opened before it is covered.
+func (fs *FS) checkMountpoint(all []userDir, upper int) error {
+	if fs.cfg.Mountpoint == "" {
+		return nil
+	}
+	m, err := findDir("mount point", fs.cfg.Mountpoint)
+	if err != nil {
+		return nil // whoever mounts says what is wrong with it
+	}
+	for i := range all {
+		switch d := &all[i]; {
+		case m.below(d):
+			return refusal(m.path, fmt.Sprintf("mount point lies inside %s %s; mount elsewhere", d.what, d.path), unix.ELOOP)
+		case m.is(d) && i >= upper:
+			return refusal(m.path, "is both "+d.what+" and mount point; mount elsewhere", unix.ELOOP)
+		}
+	}
+	return nil
+}
+
+// inside says whether path a is strictly below b; both are absolute and resolved.
+func inside(a, b string) bool {
+	if b == "/" {
+		return a != "/"
+	}
+	return strings.HasPrefix(a, b+"/")
+}
+
+// workBeside names a work directory for an upper, and makes it if it is not there. It is
+// safe beside the upper only if that is on the same filesystem and mount.
+func workBeside(upper *userDir) (work string, made bool, err error) {
+	parent := filepath.Dir(upper.real)
+	var up unix.Stat_t
+	if err := unix.Stat(parent, &up); err != nil {
+		return "", false, failure(parent, "cannot make a work directory here; name one", err)
+	}
+	if upper.dev != up.Dev || upper.real == "/" {
+		return "", false, refusal(upper.path, "the upper is a mount point, and a work directory beside it would be on another filesystem; name one on the upper's", unix.EXDEV)
+	}
+	work = filepath.Join(parent, "."+filepath.Base(upper.real)+".work")
+	switch err := unix.Mkdir(work, 0o700); err {
+	case nil:
+		return work, true, nil
+	case unix.EEXIST:
+		return work, false, nil
+	default:
+		return "", false, failure(work, "cannot make the work directory; name one on the upper's filesystem", err)
+	}
+}
+
+func rootCause(err error) error {
+	var e unix.Errno
+	if errors.As(err, &e) {
+		return e
+	}
+	return err
+}
