@@ -59,9 +59,9 @@ func toHost(m []IDRange, id uint32) (uint32, bool) {
 // overrideName is the attribute that keeps owner and mode under xattr_permissions.
 func (fs *FS) overrideName() string {
 	if fs.cfg.XattrPermissions == 1 {
-		return "trusted.overlay.override_stat"
+		return whiteout.OverrideStatPrivileged
 	}
-	return "user.containers.override_stat"
+	return whiteout.OverrideStatUser
 }
 
 // overridden replaces owner and mode by those kept in the attribute. n.mu is held.

@@ -108,8 +108,16 @@ func (p ProtAttr) Encode() []byte {
 	return v
 }
 
+// The attributes of an OverrideStat, as fuse-overlayfs and containers/storage name them.
+const (
+	OverrideStatPrivileged = "security.fuseoverlayfs.override_stat"
+	OverrideStatUser       = "user.containers.override_stat"
+	OverrideStatOld        = "user.fuseoverlayfs.override_stat" // fuse-overlayfs before 1.14
+)
+
 // OverrideStat is the owner and mode that containers/storage keeps in an attribute
-// where files cannot have them: "uid:gid:mode[:type]", mode in octal.
+// where files cannot have them: "uid:gid:mode[:type]", mode in octal. fuse-overlayfs
+// writes the type bits into the mode; they are not kept.
 type OverrideStat struct {
 	UID, GID, Mode uint32
 	Type           string // "", "file", "dir", "symlink", "pipe", "socket", "block-MAJ-MIN", "char-MAJ-MIN"
@@ -126,10 +134,10 @@ func ParseOverrideStat(v []byte) (OverrideStat, error) {
 	uid, err1 := strconv.ParseUint(f[0], 10, 32)
 	gid, err2 := strconv.ParseUint(f[1], 10, 32)
 	mode, err3 := strconv.ParseUint(f[2], 8, 16)
-	if err1 != nil || err2 != nil || err3 != nil || mode > 0o7777 {
+	if err1 != nil || err2 != nil || err3 != nil {
 		return OverrideStat{}, errOverride
 	}
-	o := OverrideStat{UID: uint32(uid), GID: uint32(gid), Mode: uint32(mode)}
+	o := OverrideStat{UID: uint32(uid), GID: uint32(gid), Mode: uint32(mode) & 0o7777}
 	if len(f) == 4 {
 		if f[3] == "" || len(f[3]) > 64 || strings.ContainsAny(f[3], ":\x00") {
 			return OverrideStat{}, errOverride

@@ -173,6 +173,13 @@ func (m *Mount) Kill(t testing.TB) {
 	m.pid = 0
 }
 
+// KillDaemon is Kill for a mount that was made by other means.
+func (m *Mount) KillDaemon(t testing.TB) {
+	t.Helper()
+	m.pid = m.Stat(t).Union.Daemon.PID
+	m.Kill(t)
+}
+
 // PID returns the process that serves the mount; 0 for the kernel's overlayfs.
 func (m *Mount) PID() int { return m.pid }
 
