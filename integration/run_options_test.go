@@ -234,6 +234,32 @@ func TestXattrPermissions(t *testing.T) {
 	}
 }
 
+// Layers whose roots say so keep owners and modes in an attribute; a copy in an upper that does not
+// keeps them as files do.
+func TestOverriddenLayers(t *testing.T) {
+	harness.NeedRoot(t)
+	for attr, want := range map[string]uint32{
+		"security.fuseoverlayfs.override_stat": 5,
+		"user.containers.override_stat":        0, // root of the machine believes no attribute that anybody may write
+	} {
+		l := harness.NewLayers(t, "f a 1\nd d\nx . "+attr+" 0:0:040755\nx a "+attr+" 5:6:0100750\nx d "+attr+" 5:6:01777:dir", "f b 2\nx b "+attr+" 5:6:0100750")
+		optioned(t, l, "")
+		group := map[uint32]uint32{5: 6, 0: 0}[want]
+		for range 2 {
+			wantOwner(t, l.Mnt+"/a", want, group)
+			wantOwner(t, l.Mnt+"/d", want, group)
+			wantOwner(t, l.Mnt+"/b", 0, 0)
+			patch(t, l.Mnt+"/a", 0, "X") // again, from the upper
+			if err := os.WriteFile(l.Mnt+"/d/new", nil, 0o644); err != nil {
+				t.Error(err)
+			}
+		}
+		wantOwner(t, l.Upper+"/a", want, group)
+		wantOwner(t, l.Upper+"/d", want, group)
+		wantOwner(t, l.Upper+"/d/new", 0, 0)
+	}
+}
+
 func TestFlagOptions(t *testing.T) {
 	harness.NeedRoot(t)
 	for options, want := range map[string]string{

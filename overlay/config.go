@@ -49,7 +49,8 @@ type Config struct {
 	SquashUID      int64 // -1: none
 	SquashGID      int64
 	// XattrPermissions keeps owner and mode of upper files in an attribute: 1 in
-	// trusted. (privileged), 2 in user.containers.override_stat. 0 is off.
+	// security.fuseoverlayfs.override_stat (privileged), 2 in
+	// user.containers.override_stat. 0 is off. See override.go.
 	XattrPermissions int
 	NoACL            bool
 	StaticNlink      bool // directories and files show one link

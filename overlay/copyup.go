@@ -155,6 +155,7 @@ func (fs *FS) copyUpOnce(c *Caller, n *Node, w need, waited time.Duration) (bool
 	err = layer.Stat(fd, src.Name, &src.Stat)
 	if err == nil {
 		want.Origin = fs.originOf(src.Dir, fd, src.Name)
+		want.Xattrs = fs.carryOver(src.Dir.Tree(), fd, src.Name, &src.Stat)
 	}
 	src.Dir.Done()
 	if err != nil {
@@ -336,11 +337,12 @@ func (fs *FS) upDir(c *Caller, n *Node) (*layer.Dir, error) {
 	}
 	err = layer.Stat(lfd, n.real, &src.Stat)
 	origin := fs.originOf(n.dir, lfd, n.real)
+	xattrs := fs.carryOver(n.dir.Tree(), lfd, n.real, &src.Stat)
 	n.dir.Done()
 	if err != nil {
 		return nil, err
 	}
-	staged, err := fs.eng.Stage(&src, &cow.Want{Size: -1, Cause: cow.CauseParent, PID: pidOf(c), Origin: origin})
+	staged, err := fs.eng.Stage(&src, &cow.Want{Size: -1, Cause: cow.CauseParent, PID: pidOf(c), Origin: origin, Xattrs: xattrs})
 	if err != nil {
 		return nil, err
 	}

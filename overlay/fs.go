@@ -34,6 +34,9 @@ type FS struct {
 	bus  *cow.Bus
 	fsys []filesystem // see ino.go
 	self owner
+	// overrides names the attribute that holds owners and modes, of the layers that have one; nil
+	// if none has. Fixed.
+	overrides map[*layer.Tree]string
 
 	nodes table
 	root  *Node
@@ -118,6 +121,7 @@ func New(cfg Config) (_ *FS, err error) {
 	} else {
 		fs.ns = fs.readNamespace()
 	}
+	fs.findOverrides()
 	fs.numberFilesystems()
 	if err := fs.makeRoot(); err != nil {
 		return nil, err

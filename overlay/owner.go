@@ -16,7 +16,7 @@ import (
 
 // mapOut turns stored owners into shown ones, and shows one kept in an attribute.
 func (fs *FS) mapOut(n *Node, a *Attr) {
-	if fs.cfg.XattrPermissions > 0 {
+	if fs.overrides != nil {
 		fs.overridden(n, a)
 	}
 	if fs.cfg.UIDMap != nil {
@@ -56,50 +56,6 @@ func toHost(m []IDRange, id uint32) (uint32, bool) {
 	return 0, false
 }
 
-// overrideName is the attribute that keeps owner and mode under xattr_permissions.
-func (fs *FS) overrideName() string {
-	if fs.cfg.XattrPermissions == 1 {
-		return whiteout.OverrideStatPrivileged
-	}
-	return whiteout.OverrideStatUser
-}
-
-// overridden replaces owner and mode by those kept in the attribute. n.mu is held.
-func (fs *FS) overridden(n *Node, a *Attr) {
-	p, err := n.place()
-	if err != nil {
-		return
-	}
-	defer p.done()
-	var buf [128]byte
-	size, err := layer.Getxattr(p.fd, p.name, fs.overrideName(), buf[:])
-	if err != nil {
-		return
-	}
-	o, err := whiteout.ParseOverrideStat(buf[:size])
-	if err != nil {
-		return
-	}
-	a.Uid, a.Gid = o.UID, o.GID
-	a.Mode = a.Mode&unix.S_IFMT | uint16(o.Mode&0o7777)
-}
-
-// override writes the attribute for an upper object: mask says which of the values
-// count, the others stay.
-func (fs *FS) override(fd int, name string, st *Attr, set *SetAttr) error {
-	o := whiteout.OverrideStat{UID: st.Uid, GID: st.Gid, Mode: uint32(st.Mode) & 0o7777}
-	if set.Mask&SetUID != 0 {
-		o.UID = set.UID
-	}
-	if set.Mask&SetGID != 0 {
-		o.GID = set.GID
-	}
-	if set.Mask&SetMode != 0 {
-		o.Mode = set.Mode & 0o7777
-	}
-	return layer.Setxattr(fd, name, fs.overrideName(), o.Encode(), 0)
-}
-
 // ids returns the stored owner of what the caller makes.
 func (fs *FS) ids(c *Caller) (uid, gid uint32, err error) {
 	if c == nil {
@@ -115,7 +71,7 @@ func (fs *FS) ids(c *Caller) (uid, gid uint32, err error) {
 
 // plain says whether everything simply belongs to this process.
 func (fs *FS) plain() bool {
-	return !fs.self.privileged || fs.cfg.SquashUID >= 0 || fs.cfg.SquashGID >= 0 || fs.cfg.XattrPermissions > 0
+	return !fs.self.privileged || fs.cfg.SquashUID >= 0 || fs.cfg.SquashGID >= 0 || fs.overrides[fs.upper] != ""
 }
 
 // as runs f with the caller's filesystem ids.
@@ -135,15 +91,16 @@ func (fs *FS) as(c *Caller, f func() error) error {
 
 // own notes the owner of an object just made where making it could not.
 func (fs *FS) own(c *Caller, fd int, name string) error {
-	if fs.cfg.XattrPermissions == 0 || c == nil {
+	attr := fs.overrides[fs.upper]
+	if attr == "" || c == nil {
 		return nil
 	}
 	var st Attr
 	if err := layer.Stat(fd, name, &st); err != nil {
 		return err
 	}
-	if st.Mode&unix.S_IFMT == unix.S_IFLNK && fs.cfg.XattrPermissions == 2 {
-		return nil // no user attributes on links
+	if !mayOverride(attr, uint32(st.Mode)) {
+		return nil
 	}
 	return fs.override(fd, name, &st, &SetAttr{Mask: SetUID | SetGID, UID: c.UID, GID: c.GID})
 }

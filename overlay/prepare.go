@@ -113,11 +113,12 @@ func (fs *FS) prepareUpper() error {
 		Threshold: fs.cfg.Threshold,
 		Metacopy:  fs.cfg.Metacopy == On,
 		Volatile:  fs.cfg.Volatile,
-		Squash:    !fs.self.privileged || fs.cfg.SquashUID >= 0,
+		Squash:    !fs.self.privileged || fs.cfg.SquashUID >= 0 || fs.overrides[fs.upper] != "",
 		Bus:       fs.bus,
 		Log:       fs.cfg.logf,
 		Upper:     fs.upper.Root,
 		Resolve:   fs.resolveRecord,
+		SkipXattr: fs.hiddenAttr,
 	})
 	if err != nil {
 		return failure(fs.cfg.Work, "cannot start copy-up", err)

@@ -50,8 +50,8 @@ func causeOf(mask uint32) cow.Cause {
 // change applies everything but the size. Owner before mode: a change of owner takes set-id
 // bits away. n.mu is held.
 func (fs *FS) change(p pin, n *Node, s *SetAttr) error {
-	if fs.cfg.XattrPermissions > 0 && s.Mask&(SetUID|SetGID|SetMode) != 0 {
-		return fs.changeOverride(p, n, s)
+	if fs.overrides[fs.upper] != "" && s.Mask&(SetUID|SetGID|SetMode) != 0 {
+		return fs.changeOverride(p, s)
 	}
 	if s.Mask&(SetUID|SetGID) != 0 {
 		if err := fs.chown(p, s); err != nil {
@@ -124,12 +124,12 @@ func (fs *FS) chown(p pin, s *SetAttr) error {
 
 // changeOverride keeps owner and mode in the attribute; the file itself keeps a mode
 // this process can work with.
-func (fs *FS) changeOverride(p pin, n *Node, s *SetAttr) error {
+func (fs *FS) changeOverride(p pin, s *SetAttr) error {
 	var st Attr
 	if err := layer.Stat(p.fd, p.name, &st); err != nil {
 		return err
 	}
-	fs.overridden(n, &st)
+	fs.overriddenAt(fs.upper, p.fd, p.name, &st)
 	if err := fs.override(p.fd, p.name, &st, s); err != nil {
 		return err
 	}

@@ -33,7 +33,7 @@ func (fs *FS) shown(name string) (string, bool) {
 
 // hiddenAttr names what other programs keep about a layer.
 func (fs *FS) hiddenAttr(name string) bool {
-	return fs.cfg.XattrPermissions > 0 && name == fs.overrideName()
+	return fs.overrides != nil && fs.isOverride(name)
 }
 
 // Getxattr copies the value of an attribute into buf and returns its length, with an

@@ -1,0 +1,166 @@
+package overlay
+
+import (
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/layer"
+	"github.com/plyfs/plyfs/whiteout"
+)
+
+// Owners and modes kept in an attribute, where files cannot have their own: as containers/storage
+// writes them into layers (force_mask), and fuse-overlayfs under xattr_permissions. A layer
+// is kept so if its root has the attribute.
+
+// findOverrides notes for each layer which attribute it uses. xattr_permissions decides for the upper,
+// and for the layers that do not say.
+//
+// An attribute that its files' owner may write counts only where it gives nobody more than he has:
+// not for root of the machine, unless asked for.
+func (fs *FS) findOverrides() {
+	names := []string{whiteout.OverrideStatPrivileged, whiteout.OverrideStatUser, whiteout.OverrideStatOld}
+	asked := ""
+	switch fs.cfg.XattrPermissions {
+	case 1:
+		asked = whiteout.OverrideStatPrivileged
+	case 2:
+		asked = whiteout.OverrideStatUser
+	}
+	if asked != whiteout.OverrideStatUser && fs.self.privileged && initialUsers() {
+		names = names[:1]
+	}
+	note := func(t *layer.Tree, attr string) {
+		if attr != "" {
+			if fs.overrides == nil {
+				fs.overrides = map[*layer.Tree]string{}
+			}
+			fs.overrides[t] = attr
+		}
+	}
+	for _, trees := range [...][]*layer.Tree{fs.lowers, fs.datas, {fs.upper}} {
+		for _, t := range trees {
+			switch {
+			case t == nil:
+			case t == fs.upper && asked != "":
+				note(t, asked)
+			default:
+				note(t, rootOverride(t, names, asked))
+			}
+		}
+	}
+}
+
+// rootOverride returns the first of names that the root of t has, otherwise what.
+func rootOverride(t *layer.Tree, names []string, what string) string {
+	fd, err := t.Root.FD()
+	if err != nil {
+		return what
+	}
+	defer t.Root.Done()
+	for _, name := range names {
+		if _, err := layer.Getxattr(fd, "", name, nil); err == nil {
+			return name
+		}
+	}
+	return what
+}
+
+// initialUsers says whether user ids here are those of the machine.
+func initialUsers() bool {
+	b, err := os.ReadFile("/proc/self/uid_map")
+	return err != nil || strings.Join(strings.Fields(string(b)), " ") == "0 0 4294967295"
+}
+
+// isOverride says whether an attribute is one of those in use.
+func (fs *FS) isOverride(name string) bool {
+	for _, attr := range fs.overrides {
+		if attr == name {
+			return true
+		}
+	}
+	return false
+}
+
+// overridden replaces owner and mode by those kept in the attribute. n.mu is held.
+func (fs *FS) overridden(n *Node, a *Attr) {
+	t := fs.upper
+	if !n.upper.Load() {
+		t = n.dir.Tree()
+	}
+	if fs.overrides[t] == "" {
+		return
+	}
+	p, err := n.place()
+	if err != nil {
+		return
+	}
+	defer p.done()
+	fs.overriddenAt(t, p.fd, p.name, a)
+}
+
+// mayOverride says whether an object can have the attribute: links and devices have none in user.
+func mayOverride(attr string, mode uint32) bool {
+	switch mode & unix.S_IFMT {
+	case unix.S_IFREG, unix.S_IFDIR:
+		return true
+	}
+	return attr == whiteout.OverrideStatPrivileged
+}
+
+// overriddenAt is overridden for an object of a layer.
+func (fs *FS) overriddenAt(t *layer.Tree, fd int, name string, a *Attr) {
+	attr := fs.overrides[t]
+	if attr == "" {
+		return
+	}
+	var buf [128]byte
+	size, err := layer.Getxattr(fd, name, attr, buf[:])
+	if err != nil {
+		return
+	}
+	o, err := whiteout.ParseOverrideStat(buf[:size])
+	if err != nil {
+		return
+	}
+	a.Uid, a.Gid = o.UID, o.GID
+	a.Mode = a.Mode&unix.S_IFMT | uint16(o.Mode)
+}
+
+// override writes the attribute for an upper object: mask says which of the values
+// count, the others stay.
+func (fs *FS) override(fd int, name string, st *Attr, set *SetAttr) error {
+	o := whiteout.OverrideStat{UID: st.Uid, GID: st.Gid, Mode: uint32(st.Mode) & 0o7777}
+	if set.Mask&SetUID != 0 {
+		o.UID = set.UID
+	}
+	if set.Mask&SetGID != 0 {
+		o.GID = set.GID
+	}
+	if set.Mask&SetMode != 0 {
+		o.Mode = set.Mode & 0o7777
+	}
+	return layer.Setxattr(fd, name, fs.overrides[fs.upper], o.Encode(), 0)
+}
+
+// carryOver prepares the copy-up of an object whose owner and mode are in an attribute: an upper that
+// keeps them so gets the attribute, another one the owner and the mode. st is the object's;
+// what is returned are attributes to set.
+func (fs *FS) carryOver(t *layer.Tree, fd int, name string, st *Attr) (xattrs [][2]string) {
+	if fs.overrides == nil {
+		return nil
+	}
+	shown := *st
+	fs.overriddenAt(t, fd, name, &shown)
+	attr := fs.overrides[fs.upper]
+	if attr == "" {
+		*st = shown
+		return nil
+	}
+	if !mayOverride(attr, uint32(st.Mode)) {
+		return nil
+	}
+	o := whiteout.OverrideStat{UID: shown.Uid, GID: shown.Gid, Mode: uint32(shown.Mode) & 0o7777}
+	return [][2]string{{attr, string(o.Encode())}}
+}
