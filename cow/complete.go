@@ -34,7 +34,7 @@ func (p *Partial) Complete(budget int64, cancel <-chan struct{}) (finished bool,
 // publish reports a completion.
 func (p *Partial) publish(copied int64, start time.Time, err error) {
 	rec := p.Record()
-	ev := Event{Time: time.Now(), Path: p.path, Layer: rec.Layer, Method: MethodNone, Cause: CauseComplete,
+	ev := Event{Time: time.Now(), Path: p.path, Layer: rec.Layer, LayerIndex: int(p.lowIndex.Load()), Method: MethodNone, Cause: CauseComplete,
 		BytesCopied: copied, FileBytes: rec.Size, Copy: time.Since(start)}
 	if copied > 0 {
 		ev.Method = MethodLoop
@@ -182,6 +182,7 @@ func (p *Partial) put(b []byte, off int64) (int64, error) {
 	if err := p.e.crash("put"); err != nil {
 		return 0, err
 	}
+	defer p.e.steady.hold(p.key.ino)()
 	var st unix.Statx_t
 	if err := statFD(p.fd, &st); err != nil {
 		return 0, err

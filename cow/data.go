@@ -30,6 +30,15 @@ type copier struct {
 	flush    bool // start write-back early, for a short fsync at the end
 	method   Method
 	copied   int64
+	// around is called with each change of dst, to make it; nil to just make it.
+	around func(change func() error) error
+}
+
+func (c *copier) change(f func() error) error {
+	if c.around == nil {
+		return f()
+	}
+	return c.around(f)
 }
 
 // whole copies the first size bytes of src to the empty file dst. lower is the
@@ -65,15 +74,22 @@ func (c *copier) share(size, lower int64) (bool, error) {
 	if c.pair.noClone.Load() {
 		return false, nil
 	}
-	done, err := c.clone()
+	done := false
+	err := c.change(func() (err error) {
+		if done, err = c.clone(); err == nil && done && size < lower {
+			err = c.truncate(size)
+		}
+		return err
+	})
 	if err != nil || !done {
 		return false, err
 	}
 	c.method = MethodClone
-	if size < lower {
-		return true, ignoringEINTR(func() error { return unix.Ftruncate(c.dst, size) })
-	}
 	return true, nil
+}
+
+func (c *copier) truncate(size int64) error {
+	return ignoringEINTR(func() error { return unix.Ftruncate(c.dst, size) })
 }
 
 // small copies a file that fits a small buffer.
@@ -86,7 +102,7 @@ func (c *copier) small(size int64) error {
 		return err
 	}
 	c.copied += int64(n)
-	return pwriteFull(c.dst, buf[:n], 0)
+	return c.change(func() error { return pwriteFull(c.dst, buf[:n], 0) })
 }
 
 // sparse copies the data between from and to, hole by hole, and gives dst its
@@ -116,7 +132,7 @@ func (c *copier) sparse(from, to int64) error {
 		}
 		pos = hole
 	}
-	return ignoringEINTR(func() error { return unix.Ftruncate(c.dst, to) })
+	return c.change(func() error { return c.truncate(to) })
 }
 
 // segment copies the bytes from .. to, chunk by chunk.
@@ -125,7 +141,11 @@ func (c *copier) segment(from, to int64) error {
 		if canceled(c.cancel) {
 			return unix.EINTR
 		}
-		n, err := c.chunk(pos, min(to-pos, chunkSize))
+		var n int64
+		err := c.change(func() (err error) {
+			n, err = c.chunk(pos, min(to-pos, chunkSize))
+			return err
+		})
 		if err != nil {
 			return err
 		}

@@ -66,6 +66,7 @@
 //	      Partial.attr       (record and times of one file; a write holds it shared)
 //	        Partial.loading  (a section of the block map is being learned)
 //	        Partial.lowMu    (the lower file is being opened; calls Config.Resolve)
+//	        Engine.steady    (attributes of one upper file, for one system call or a block)
 //	  Engine.open            (table of open partial files)
 //	  Engine.list.mu         (the mark and the list of unfinished files)
 //	  Bus.mu                 (subscribers)

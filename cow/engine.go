@@ -66,10 +66,11 @@ type Config struct {
 // Engine stages copy-ups into one upper. Its methods may be called from any
 // goroutine; see the package comment for the locks.
 type Engine struct {
-	cfg  Config
-	work *layer.Dir
-	ns   whiteout.Namespace
-	bus  *Bus
+	cfg   Config
+	work  *layer.Dir
+	index *layer.Dir // nil, or searched like Config.Upper
+	ns    whiteout.Namespace
+	bus   *Bus
 
 	recordAttr string // full name of the record's attribute
 
@@ -83,6 +84,7 @@ type Engine struct {
 		files map[inode]*Partial // guarded by mu
 	}
 	list     unfinished
+	steady   steady
 	settling sync.Mutex // one Settle
 	told     sync.Map   // inode to struct{}: those whose changed lower was logged
 	// crashAt is nil outside tests. A test makes it fail to stop in the middle.

@@ -1,6 +1,9 @@
 package cow
 
 import (
+	"os"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -57,12 +60,13 @@ type Event struct {
 	LayerIndex  int           `json:"layer_index"`
 	Method      Method        `json:"method"`
 	Cause       Cause         `json:"cause"`
-	PID         uint32        `json:"pid"`
-	BytesAsked  int64         `json:"bytes_asked"`  // what the caller wanted to change
-	BytesCopied int64         `json:"bytes_copied"` // what was read from the lower and written
-	FileBytes   int64         `json:"file_bytes"`   // size of the lower file
-	UpperBytes  int64         `json:"upper_bytes"`  // space the upper file occupies
-	Wait        time.Duration `json:"wait_ns"`      // for another copy-up of the same object
+	PID         uint32        `json:"pid"`               // thread that asked; 0 for this program itself
+	Process     string        `json:"process,omitempty"` // its name; known only while somebody listens
+	BytesAsked  int64         `json:"bytes_asked"`       // what the caller wanted to change
+	BytesCopied int64         `json:"bytes_copied"`      // what was read from the lower and written
+	FileBytes   int64         `json:"file_bytes"`        // size of the lower file
+	UpperBytes  int64         `json:"upper_bytes"`       // space the upper file occupies
+	Wait        time.Duration `json:"wait_ns"`           // for another copy-up of the same object
 	Copy        time.Duration `json:"copy_ns"`
 	Err         string        `json:"err,omitempty"`
 }
@@ -81,6 +85,10 @@ type Sum struct {
 
 // Sums is what a [Bus] has counted since it was made.
 type Sums struct {
+	// BytesFilled were copied because a write to an unfinished file covered blocks in
+	// part. Those of the first write are in its event's BytesCopied too.
+	BytesFilled int64 `json:"bytes_filled"`
+
 	Total    Sum            `json:"total"`
 	ByMethod map[Method]Sum `json:"by_method"`
 	ByCause  map[Cause]Sum  `json:"by_cause"`
@@ -127,6 +135,7 @@ const backlog = 4096
 // [NewBus]. All methods may be called from any goroutine.
 type Bus struct {
 	total    counter
+	filled   atomic.Int64
 	byMethod [len(methods)]counter
 	byCause  [len(causes)]counter
 	watched  atomic.Bool // somebody has subscribed or asked for a cursor
@@ -151,6 +160,11 @@ func (b *Bus) Publish(ev Event) {
 	b.byCause[causeIndex(ev.Cause)].add(&ev)
 	if !b.watched.Load() {
 		return
+	}
+	if ev.PID != 0 {
+		if name, err := os.ReadFile("/proc/" + strconv.Itoa(int(ev.PID)) + "/comm"); err == nil {
+			ev.Process = strings.TrimSuffix(string(name), "\n")
+		}
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -199,6 +213,13 @@ func (b *Bus) Cursor() uint64 {
 	return b.seq
 }
 
+// Since is [Bus.After] without waiting.
+func (b *Bus) Since(cursor uint64) []Event {
+	done := make(chan struct{})
+	close(done)
+	return b.After(cursor, done)
+}
+
 // After returns the remembered events that follow cursor, oldest first. When
 // there is none yet it waits until one comes, or until done is closed, and then
 // may return nothing. Events older than the last few thousand are lost; the
@@ -221,6 +242,11 @@ func (b *Bus) After(cursor uint64, done <-chan struct{}) []Event {
 		more := b.more
 		b.mu.Unlock()
 		select {
+		case <-done:
+			return nil
+		default:
+		}
+		select {
 		case <-more:
 		case <-done:
 			return nil
@@ -230,7 +256,7 @@ func (b *Bus) After(cursor uint64, done <-chan struct{}) []Event {
 
 // Sums returns what has been counted so far. Kinds that did not occur are left out.
 func (b *Bus) Sums() Sums {
-	s := Sums{Total: b.total.sum(), ByMethod: map[Method]Sum{}, ByCause: map[Cause]Sum{}}
+	s := Sums{BytesFilled: b.filled.Load(), Total: b.total.sum(), ByMethod: map[Method]Sum{}, ByCause: map[Cause]Sum{}}
 	for i, m := range methods {
 		if sum := b.byMethod[i].sum(); sum.Count > 0 {
 			s.ByMethod[m] = sum

@@ -46,9 +46,15 @@ func (e *Engine) completeMeta(upperFD int, src *Source, w *Want, ev *Event) erro
 	}
 	// The kernel trusts the size of the metadata-only file, not the data's.
 	c := copier{dst: upperFD, src: data, pair: e.pairOf(dst), cancel: w.Cancel, flush: !e.cfg.Volatile}
-	err = preserving(upperFD, &st, func() error {
-		return c.whole(int64(st.Size), int64(dst.Size), dst.Blocks)
-	})
+	c.around = func(change func() error) error {
+		defer e.steady.hold(st.Ino)()
+		var now unix.Statx_t
+		if err := statFD(upperFD, &now); err != nil {
+			return err
+		}
+		return preserving(upperFD, &now, change)
+	}
+	err = c.whole(int64(st.Size), int64(dst.Size), dst.Blocks)
 	ev.Method, ev.BytesCopied = c.method, c.copied
 	if err != nil {
 		return fail(src, "copy data", err)

@@ -28,6 +28,9 @@ type Partial struct {
 	fd   int    // the upper file, read-write
 	g    int64  // unit of completion in bytes, a power of two
 
+	era     uint64 // unfinished.era when it was opened
+	counted bool   // had a name then
+
 	finished atomic.Bool  // changed with attr held
 	valid    atomic.Int64 // Record.Valid; changed with attr held
 
@@ -37,11 +40,13 @@ type Partial struct {
 	present blockMap
 	loading sync.Mutex // held while a section of present is loaded
 
-	completing sync.Mutex // one completer; taken before ranges
-	cursor     int64      // everything below is present, or a hole of the lower; guarded by completing
+	filled     atomic.Int64 // bytes copied to complete blocks that were written in part
+	completing sync.Mutex   // one completer; taken before ranges
+	cursor     int64        // everything below is present, or a hole of the lower; guarded by completing
 
-	lowMu sync.Mutex // guards opening and closing of low
-	low   *lowerFile // guarded by lowMu; nil until needed
+	lowMu    sync.Mutex   // guards opening and closing of low
+	low      *lowerFile   // guarded by lowMu; nil until needed
+	lowIndex atomic.Int32 // Tree.Index of the layer low is in; 0 until it was opened
 }
 
 // inode identifies a file of the upper.
@@ -82,7 +87,8 @@ func (e *Engine) OpenPartial(upperFD int, path string) (*Partial, error) {
 		p.refs++
 		return p, nil
 	}
-	p := &Partial{e: e, key: key, path: path, refs: 1, fd: -1}
+	p := &Partial{e: e, key: key, path: path, refs: 1, fd: -1, era: e.list.era.Load()}
+	p.counted = st.Nlink > 0
 	if err := p.start(upperFD, &st); err != nil {
 		if p.fd >= 0 {
 			unix.Close(p.fd)
@@ -213,7 +219,10 @@ func (p *Partial) finish() error {
 		return fmt.Errorf("%q: removexattr record: %w", p.path, err)
 	}
 	p.finished.Store(true)
-	p.e.list.count.Add(-1)
+	// One without a name may be of an earlier mark, when it was not missed any more.
+	if p.counted && p.era == p.e.list.era.Load() {
+		p.e.list.count.Add(-1)
+	}
 	return nil
 }
 
@@ -225,6 +234,7 @@ func (p *Partial) writable(f func() error) error {
 	if err != unix.EACCES {
 		return err
 	}
+	defer p.e.steady.hold(p.key.ino)()
 	var st unix.Statx_t
 	if err := statFD(p.fd, &st); err != nil {
 		return err
@@ -359,6 +369,7 @@ func (p *Partial) openLower() (int, error) {
 		unix.Close(fd)
 		return -1, p.changed(why)
 	}
+	p.lowIndex.Store(int32(dir.Tree().Index))
 	return fd, nil
 }
 

@@ -206,6 +206,8 @@ func (p *Partial) fillBlock(block, valid int64) error {
 		_ = unix.Fallocate(p.fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, block, p.g)
 		return fmt.Errorf("%q: complete a block: %w", p.path, err)
 	}
+	p.filled.Add(n)
+	p.e.bus.filled.Add(n)
 	p.present.set(block/p.g, block/p.g+1)
 	return nil
 }

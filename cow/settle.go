@@ -19,9 +19,15 @@ const (
 
 // SettleOptions say how Settle works. The zero value settles everything.
 type SettleOptions struct {
-	Budget   int64                   // about how many bytes to copy at most; 0 for no limit
-	Cancel   <-chan struct{}         // ends with EINTR; what is finished stays so
-	Progress func(done, total int64) // bytes of the files looked at; may be nil
+	Budget int64           // about how many bytes to copy at most; 0 for no limit
+	Cancel <-chan struct{} // ends with EINTR; what is finished stays so
+	// Pace, if it is not nil, is called when the budget is spent, instead of ending. It may
+	// take its time: nobody waits for a file meanwhile, but a second Settle. Then
+	// there is a new budget.
+	Pace func() error
+	// Progress is told how many bytes of the unfinished files are done with, and of how many.
+	// With it the files are counted first. May be nil.
+	Progress func(done, total int64)
 }
 
 // Settle completes unfinished files, in batches with one sync each, and takes the
@@ -42,20 +48,26 @@ func (e *Engine) Settle(o SettleOptions) (left int, err error) {
 		return -1, err
 	}
 	walk := hints == nil
+	if o.Progress != nil {
+		if _, s.total, err = e.count(hints, walk, o.Cancel); err != nil {
+			return -1, err
+		}
+		o.Progress(0, s.total)
+	}
 	for _, p := range hints {
-		found, err := s.hint(p)
-		if err != nil {
+		if err := s.hint(p); err != nil {
 			return -1, s.ended(err)
 		}
-		walk = walk || !found
 	}
 	if err := s.flush(); err != nil {
 		return -1, err
 	}
-	if walk {
+	// A file is not where it got its first name, or it was removed.
+	if walk || e.list.count.Load() > int64(s.left) {
 		if e.cfg.Upper == nil {
 			return -1, nil
 		}
+		s.left = 0 // those are met again
 		if err := e.walk(o.Cancel, s.file); err != nil {
 			return -1, s.ended(err)
 		}
@@ -77,13 +89,24 @@ type settler struct {
 	o           SettleOptions
 	batch       []*Partial // filled, completing held; to be synced and sealed
 	bytes       int64      // copied in this batch
-	copied      int64      // in all
+	copied      int64      // of the budget
 	done, total int64
 	left        int
+	dirs        hintDir
+}
 
-	dirPath string // directory of the last hint, open as dir
-	dir     int
-	hasDir  bool
+// hintDir opens directories of the upper by their paths, and keeps the last.
+type hintDir struct {
+	path string
+	fd   int
+	have bool
+}
+
+func (d *hintDir) close() {
+	if d.have {
+		unix.Close(d.fd)
+	}
+	d.have = false
 }
 
 // ended makes no error of a spent budget; what was filled is sealed.
@@ -103,44 +126,53 @@ func (s *settler) drop() {
 		p.Close()
 	}
 	s.batch = nil
-	if s.hasDir {
-		unix.Close(s.dir)
-	}
+	s.dirs.close()
 }
 
-// hint settles the file at p, if that is still there. It reports false if not.
-func (s *settler) hint(p string) (bool, error) {
+// hint settles the file at p, if that is still there.
+func (s *settler) hint(p string) error {
 	if canceled(s.o.Cancel) {
-		return false, unix.EINTR
+		return unix.EINTR
 	}
-	if s.e.cfg.Upper == nil || !validPath(p) {
-		return false, nil
+	dir, name, err := s.dirs.find(s.e, p)
+	if err != nil {
+		return vanished(err)
 	}
-	dir, name := path.Split(p)
-	if !s.hasDir || s.dirPath != dir {
-		fd, err := s.open(dir)
+	return s.file(dir, name, p)
+}
+
+// find returns the directory and the name of the regular file at p in the upper. The
+// directory is good until the next call.
+func (d *hintDir) find(e *Engine, p string) (dir int, name string, err error) {
+	if e.cfg.Upper == nil || !validPath(p) {
+		return -1, "", unix.ENOENT
+	}
+	parent, name := path.Split(p)
+	if !d.have || d.path != parent {
+		fd, err := e.openDir(parent)
 		if err != nil {
-			return false, vanished(err)
+			return -1, "", err
 		}
-		if s.hasDir {
-			unix.Close(s.dir)
-		}
-		s.dir, s.dirPath, s.hasDir = fd, dir, true
+		d.close()
+		d.fd, d.path, d.have = fd, parent, true
 	}
 	var st unix.Statx_t
-	if err := layer.Stat(s.dir, name, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
-		return false, vanished(err)
+	if err := layer.Stat(d.fd, name, &st); err != nil {
+		return -1, "", err
 	}
-	return true, s.file(s.dir, name, p)
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return -1, "", unix.ENOENT
+	}
+	return d.fd, name, nil
 }
 
-// open opens a directory of the upper by its path, name by name.
-func (s *settler) open(dir string) (int, error) {
-	root, err := s.e.cfg.Upper.FD()
+// openDir opens a directory of the upper by its path, name by name.
+func (e *Engine) openDir(dir string) (int, error) {
+	root, err := e.cfg.Upper.FD()
 	if err != nil {
 		return -1, err
 	}
-	defer s.e.cfg.Upper.Done()
+	defer e.cfg.Upper.Done()
 	fd, err := layer.Open(root, "", unix.O_PATH|unix.O_DIRECTORY, 0)
 	for err == nil && dir != "" {
 		name := dir
@@ -158,12 +190,43 @@ func (s *settler) open(dir string) (int, error) {
 	return fd, err
 }
 
+// count returns how many unfinished files there are, and how many bytes of theirs count.
+// hints are where they are; with walk the whole upper is read.
+func (e *Engine) count(hints []string, walk bool, cancel <-chan struct{}) (files int, bytes int64, err error) {
+	add := func(dir int, name, _ string) error {
+		if rec, err := e.ReadRecord(dir, name); err == nil && rec != nil {
+			files++
+			bytes += rec.Valid
+		}
+		return nil
+	}
+	if walk {
+		if e.cfg.Upper == nil {
+			return 0, 0, nil
+		}
+		err := e.walk(cancel, add)
+		return files, bytes, err
+	}
+	var d hintDir
+	defer d.close()
+	for _, p := range hints {
+		if canceled(cancel) {
+			return files, bytes, unix.EINTR
+		}
+		if dir, name, err := d.find(e, p); err == nil {
+			_ = add(dir, name, p)
+		}
+	}
+	return files, bytes, nil
+}
+
 // file settles one file, or puts it in the batch.
 func (s *settler) file(dir int, name, path string) error {
 	rec, err := s.e.ReadRecord(dir, name)
 	if err == nil && rec == nil || vanished(err) == nil && err != nil {
 		return nil
 	}
+	path = "/" + path
 	var p *Partial
 	if err == nil {
 		p, err = s.e.openUpper(dir, name, path)
@@ -174,45 +237,72 @@ func (s *settler) file(dir int, name, path string) error {
 		}
 		return nil
 	}
-	if s.o.Budget > 0 && s.copied >= s.o.Budget {
-		p.Close()
-		s.left++
-		return errSpent
-	}
-	start := time.Now()
-	s.total += rec.Valid
-	var budget int64
-	if s.o.Budget > 0 {
-		budget = s.o.Budget - s.copied
-	}
-	p.completing.Lock()
-	full, copied, err := p.fill(budget, s.o.Cancel)
-	s.copied += copied
-	s.bytes += copied
+	full, err := s.fill(p, rec.Valid)
 	s.done += rec.Valid
-	if s.o.Progress != nil {
-		s.o.Progress(s.done, s.total)
-	}
-	if full && err == nil {
-		p.publish(copied, start, nil)
+	switch {
+	case full && err == nil:
 		p.dropLower() // the batch may be long, and descriptors few
 		s.batch = append(s.batch, p)
 		if len(s.batch) >= batchFiles || s.bytes >= batchBytes {
 			return s.flush()
 		}
 		return nil
+	case err == nil || errors.Is(err, unix.EINTR) || errors.Is(err, errSpent):
+		p.Close()
+		if errors.Is(err, errSpent) {
+			s.left++
+		}
+		return err
 	}
-	p.completing.Unlock()
 	p.Close()
-	switch {
-	case errors.Is(err, unix.EINTR):
-		return unix.EINTR
-	case err != nil:
-		s.leave(path, err)
-		return nil
-	default:
-		s.left++
-		return errSpent
+	s.leave(path, err)
+	return nil
+}
+
+// fill gives p, of size bytes, all its data, piece by piece. If it reports true completing
+// is held. It reports false without an error when p was removed meanwhile.
+func (s *settler) fill(p *Partial, size int64) (full bool, err error) {
+	start := time.Now()
+	var copied int64
+	for {
+		piece := int64(fillStep)
+		if s.o.Budget > 0 {
+			if s.copied >= s.o.Budget {
+				if s.o.Pace == nil {
+					return false, errSpent
+				}
+				if err := s.flush(); err != nil {
+					return false, err
+				}
+				if err := s.o.Pace(); err != nil {
+					return false, err
+				}
+				s.copied = 0
+			}
+			piece = min(piece, s.o.Budget-s.copied)
+		}
+		p.completing.Lock()
+		full, n, err := p.fill(piece, s.o.Cancel)
+		s.copied += n
+		s.bytes += n
+		copied += n
+		at := min(p.cursor, size)
+		if full && err == nil {
+			p.publish(copied, start, nil)
+			at = size
+		} else {
+			p.completing.Unlock()
+		}
+		if s.o.Progress != nil {
+			s.o.Progress(s.done+at, max(s.total, s.done+at))
+		}
+		if full || err != nil {
+			return full, err
+		}
+		var st unix.Statx_t
+		if statFD(p.fd, &st) == nil && st.Nlink == 0 {
+			return false, nil // nobody needs the rest
+		}
 	}
 }
 

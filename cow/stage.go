@@ -62,8 +62,7 @@ func (w *Want) truncates(src *Source) bool {
 // cannot keep an owner, EOPNOTSUPP when it cannot keep an access list.
 // No lock is held; see the package comment.
 func (e *Engine) Stage(src *Source, w *Want) (*Staged, error) {
-	start := time.Now()
-	s := &Staged{e: e, FD: -1, Method: MethodNone}
+	s := &Staged{e: e, FD: -1, Method: MethodNone, start: time.Now()}
 	s.event = Event{Path: src.Path, Cause: w.Cause, PID: w.PID, BytesAsked: w.Asked, Wait: w.Wait,
 		FileBytes: int64(src.Stat.Size)}
 	if src.Dir != nil {
@@ -73,10 +72,10 @@ func (e *Engine) Stage(src *Source, w *Want) (*Staged, error) {
 	}
 	err := e.stage(s, src, w)
 	s.event.Method = s.Method
-	s.event.Copy = time.Since(start)
 	if err != nil {
 		s.discard()
 		s.event.Time = time.Now()
+		s.event.Copy = s.event.Time.Sub(s.start)
 		s.event.Err = errnoText(err)
 		e.bus.Publish(s.event)
 		return nil, err

@@ -26,7 +26,42 @@ type Staged struct {
 	work      int  // descriptor of the work directory, while held
 	held      bool // Engine.work.Done is owed
 	committed bool
+	start     time.Time
 	event     Event
+	later     *Pending // set by Hold
+}
+
+// Pending is the event of a copy-up that is not over with the file's new name:
+// the write that asked for it is part of what it costs.
+type Pending struct {
+	bus   *Bus
+	start time.Time
+	event Event
+}
+
+// Hold makes Commit keep the event back, for the caller to publish after a
+// commit that succeeded.
+func (s *Staged) Hold() *Pending {
+	s.later = &Pending{bus: s.e.bus, start: s.start}
+	return s.later
+}
+
+// Publish publishes the event, after what was written to p, the unfinished file,
+// since. p may be nil, and so may h.
+func (h *Pending) Publish(p *Partial) {
+	if h == nil {
+		return
+	}
+	h.event.Time = time.Now()
+	h.event.Copy = h.event.Time.Sub(h.start)
+	if p != nil {
+		h.event.BytesCopied += p.filled.Load()
+		var st unix.Statx_t
+		if statFD(p.fd, &st) == nil {
+			h.event.UpperBytes = int64(st.Blocks) * 512
+		}
+	}
+	h.bus.Publish(h.event)
 }
 
 // Commit gives the object its name in the directory dirfd, atomically. With
@@ -118,7 +153,12 @@ func (s *Staged) release() {
 
 func (s *Staged) publish() {
 	s.event.Time = time.Now()
+	s.event.Copy = s.event.Time.Sub(s.start)
 	s.event.UpperBytes = int64(s.Stat.Blocks) * 512
+	if s.later != nil {
+		s.later.event = s.event
+		return
+	}
 	s.e.bus.Publish(s.event)
 }
 

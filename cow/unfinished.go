@@ -33,14 +33,17 @@ const (
 
 // unfinished is the engine's part in the mark.
 type unfinished struct {
-	count atomic.Int64 // committed and not finished, since the mount; an estimate
-	walk  atomic.Bool  // an earlier mount left the mark: the list may lack files
+	// count is how many files were committed and not finished while this mark is there. It is
+	// never too low, unless walk: files that were removed count.
+	count atomic.Int64
+	walk  atomic.Bool   // an earlier mount left the mark: the list may lack files
+	era   atomic.Uint64 // how many marks there were; changed with mu held
 
 	mu     sync.Mutex
 	marked bool   // the mark is there and on disk; guarded by mu
 	fd     int    // the list, for appending; guarded by mu
-	seq    uint64 // how many files were announced; guarded by mu
-	staged int    // announced, and neither committed nor aborted; guarded by mu
+	seq    uint64 // changes when a file is announced, or moves; guarded by mu
+	staged int    // announced, and neither committed nor aborted, or moving; guarded by mu
 }
 
 // Marked says whether the upper may have unfinished files. As long as it does
@@ -58,6 +61,66 @@ func (e *Engine) Unfinished() int {
 		return 0
 	}
 	return int(max(e.list.count.Load(), 1))
+}
+
+// Moving says that something in the upper is about to be renamed, or to get a further
+// name, until done is called: a Settle that walks over the upper meanwhile may pass an
+// unfinished file by, and leaves the mark.
+func (e *Engine) Moving() (done func()) {
+	l := &e.list
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.marked && !l.walk.Load() {
+		return func() {}
+	}
+	l.staged++
+	return func() {
+		l.mu.Lock()
+		l.staged--
+		l.seq++
+		l.mu.Unlock()
+	}
+}
+
+// SearchIndex makes Settle look in a directory besides Config.Upper: the index of hard
+// links has files whose names in the upper are all gone. Call it before any Settle.
+func (e *Engine) SearchIndex(dir *layer.Dir) { e.index = dir }
+
+// Pending returns how many files are unfinished, as Unfinished does, and at most how
+// many bytes they still need from below. bytes is -1 where more than limit files
+// would have to be looked at, or the whole upper.
+func (e *Engine) Pending(limit int) (files int, bytes int64) {
+	files = e.Unfinished()
+	if files == 0 {
+		return 0, 0
+	}
+	if files > limit {
+		return files, -1
+	}
+	hints, _, err := e.hints()
+	if err != nil || hints == nil || len(hints) > 4*limit {
+		return files, -1
+	}
+	var d hintDir
+	defer d.close()
+	found := 0
+	for _, p := range hints {
+		dir, name, err := d.find(e, p)
+		if err != nil {
+			continue
+		}
+		rec, err := e.ReadRecord(dir, name)
+		var st unix.Statx_t
+		if err != nil || rec == nil || layer.Stat(dir, name, &st) != nil {
+			continue
+		}
+		found++
+		bytes += max(rec.Valid-int64(st.Blocks)*512, 0)
+	}
+	if found < files {
+		return files, -1
+	}
+	return files, bytes
 }
 
 // findMark looks whether an earlier mount left the mark.
@@ -152,7 +215,7 @@ func (e *Engine) writeMark(work int) error {
 	return nil
 }
 
-// removeMark takes the mark away if no file was announced since seq and none is
+// removeMark takes the mark away if no file was announced or moved since seq and none is
 // about to be committed.
 func (e *Engine) removeMark(seq uint64) error {
 	l := &e.list
@@ -183,6 +246,7 @@ func (e *Engine) removeMark(seq uint64) error {
 	l.marked = false
 	l.walk.Store(false)
 	l.count.Store(0)
+	l.era.Add(1)
 	if l.fd >= 0 {
 		unix.Close(l.fd)
 		l.fd = -1
@@ -254,7 +318,15 @@ func (e *Engine) walk(cancel <-chan struct{}, f func(dir int, name, path string)
 		return err
 	}
 	defer e.cfg.Upper.Done()
-	return walkDir(root, "", "", cancel, f)
+	if err := walkDir(root, "", "", cancel, f); err != nil || e.index == nil {
+		return err
+	}
+	index, err := e.index.FD()
+	if err != nil {
+		return vanished(err)
+	}
+	defer e.index.Done()
+	return walkDir(index, "", "(index)", cancel, f)
 }
 
 func walkDir(parent int, name, path string, cancel <-chan struct{}, f func(dir int, name, path string) error) error {

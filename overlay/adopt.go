@@ -26,6 +26,10 @@ func (fs *FS) adopt(parent *Node, name string, f *found) (*Node, error) {
 	if f.dataDir != nil {
 		x := n.more()
 		x.dataDir, x.dataName, x.blocks = f.dataDir, f.dataName, f.data.Blocks
+	} else if f.upper && typ == unix.S_IFREG && f.st.Blocks*512 < f.st.Size && fs.unsettled() {
+		if blocks := fs.owedBlocks(n); blocks > 0 {
+			n.more().blocks = blocks
+		}
 	}
 	return fs.enter(n, key), nil
 }
@@ -211,7 +215,7 @@ func (fs *FS) getattrLocked(n *Node, a *Attr) error {
 	if err != nil {
 		return err
 	}
-	err = layer.Stat(p.fd, p.name, a)
+	err = fs.statPlace(n, p, a)
 	p.done()
 	if err != nil {
 		return err
@@ -236,8 +240,8 @@ func (fs *FS) presentLocked(n *Node, a *Attr) {
 		if x.index != "" {
 			a.Nlink = uint32(max(int(a.Nlink)+x.diff, 0))
 		}
-		if x.dataDir != nil {
-			a.Blocks = max(a.Blocks, x.blocks)
+		if x.dataDir != nil || x.blocks > 0 && fs.unsettled() && !n.wasFinished() {
+			a.Blocks = max(a.Blocks, min(x.blocks, (a.Size+511)/512))
 		}
 	}
 	if n.parent == nil && n != fs.root && n.anchor < 0 && (n.x == nil || n.x.index == "") {

@@ -26,17 +26,9 @@ func (fs *FS) Backing(c *Caller, n *Node, write bool) (fd int, isUpper bool, rel
 	if err != nil {
 		return -1, false, nil, err
 	}
-	if o.partial != nil {
-		for {
-			finished, err := o.partial.Complete(0, cancelOf(c))
-			if err != nil {
-				o.done()
-				return -1, false, nil, err
-			}
-			if finished {
-				break
-			}
-		}
+	if err := o.complete(c); err != nil {
+		o.done()
+		return -1, false, nil, err
 	}
 	// Not the shared descriptor: its file is one of plyfs' own, with flags of its own.
 	flags := unix.O_RDONLY
@@ -53,6 +45,32 @@ func (fs *FS) Backing(c *Caller, n *Node, write bool) (fd int, isUpper bool, rel
 		return -1, false, nil, err
 	}
 	return own, isUpper, func() { unix.Close(own) }, nil
+}
+
+// complete gives an unfinished file all its data.
+func (o *openFile) complete(c *Caller) error {
+	if o.partial == nil {
+		return nil
+	}
+	for {
+		finished, err := o.partial.Complete(0, cancelOf(c))
+		if finished || err != nil {
+			return err
+		}
+	}
+}
+
+// complete gives n all its data, if it is an unfinished file.
+func (fs *FS) complete(c *Caller, n *Node) error {
+	if n.typ != unix.S_IFREG || !fs.unsettled() {
+		return nil
+	}
+	o, err := fs.reader(n)
+	if err != nil {
+		return err
+	}
+	defer o.done()
+	return o.complete(c)
 }
 
 // Outdated says that n was replaced by another node, see [FS.Renew], or that its data is no more the

@@ -47,6 +47,9 @@ type need struct {
 	asked int64 // bytes about to be changed
 	meta  bool  // only attributes will change
 	whole bool  // not by range: the kernel will write to the file by itself
+	// first is where to leave the event of a copy-up by range, for the caller to publish
+	// after its write; nil: it is published at once.
+	first **cow.Pending
 }
 
 // satisfied says whether n is already what the caller needs.
@@ -93,6 +96,7 @@ func (fs *FS) copyUp(c *Caller, n *Node, w need) error {
 	if n.satisfied(&w) {
 		return nil
 	}
+	fs.settle.changes.Add(1)
 	for {
 		again, err := fs.copyUpOnce(c, n, w, waited)
 		if err != nil || !again {
@@ -161,6 +165,9 @@ func (fs *FS) copyUpOnce(c *Caller, n *Node, w need, waited time.Duration) (bool
 	if err != nil {
 		return false, err
 	}
+	if w.cause == cow.CauseTruncate { // what is cut off or added
+		want.Asked = max(w.size, int64(src.Stat.Size)) - min(w.size, int64(src.Stat.Size))
+	}
 	if src.Stat.Attributes&(unix.STATX_ATTR_IMMUTABLE|unix.STATX_ATTR_APPEND) != 0 && w.cause != cow.CauseSetflags {
 		if src.Stat.Attributes&unix.STATX_ATTR_IMMUTABLE != 0 || w.cause != cow.CauseWrite {
 			return false, unix.EPERM
@@ -184,8 +191,15 @@ func (fs *FS) copyUpOnce(c *Caller, n *Node, w need, waited time.Duration) (bool
 	if parent == nil {
 		return false, fs.anchorStaged(n, staged)
 	}
+	var first *cow.Pending
+	if w.first != nil && staged.Method == cow.MethodRange {
+		first = staged.Hold()
+	}
 	if err := fs.commitUp(n, parent, up, name, staged, entry, src.Stat.Blocks); err != nil {
 		return false, err
+	}
+	if first != nil {
+		*w.first = first
 	}
 	return false, nil
 }
@@ -219,6 +233,9 @@ func (fs *FS) commitUp(n, parent *Node, up *layer.Dir, name string, staged *cow.
 	if staged.Method == cow.MethodMeta && (n.x == nil || n.x.dataDir == nil) {
 		x := n.more()
 		x.dataDir, x.dataName, x.blocks = n.dir, n.real, blocks
+	}
+	if staged.Method == cow.MethodRange {
+		n.more().blocks = blocks
 	}
 	n.dir, n.real = up, name
 	if entry != "" {

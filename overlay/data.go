@@ -13,6 +13,10 @@ func (fs *FS) ReadAt(n *Node, p []byte, off int64) (int, error) {
 		return 0, err
 	}
 	defer o.done()
+	return o.readAt(p, off)
+}
+
+func (o *openFile) readAt(p []byte, off int64) (int, error) {
 	if o.partial != nil {
 		return o.partial.ReadAt(p, off)
 	}
@@ -35,18 +39,32 @@ func (fs *FS) ReadAt(n *Node, p []byte, off int64) (int, error) {
 // WriteAt writes p at off. With killPriv the set-id bits go first, as the kernel asks
 // for a caller without CAP_FSETID. The first write copies the file up.
 func (fs *FS) WriteAt(c *Caller, n *Node, p []byte, off int64, killPriv bool) (int, error) {
-	o, err := fs.toWrite(c, n, need{cause: cow.CauseWrite, size: -1, asked: int64(len(p))})
-	if err != nil {
-		return 0, err
+	o := n.file.Load()
+	var first *cow.Pending
+	if o == nil || !o.write || !o.hold() {
+		var err error
+		if o, first, err = fs.firstWrite(c, n, len(p)); err != nil {
+			return 0, err
+		}
 	}
 	defer o.done()
+	if first != nil {
+		defer first.Publish(o.partial)
+	}
 	if killPriv {
-		if err := fs.dropSetID(o.fd); err != nil {
+		if err := fs.dropSetID(o); err != nil {
 			return 0, err
 		}
 	}
 	if o.partial != nil {
-		fs.partWrites.Add(1)
+		fs.settle.changes.Add(1)
+	}
+	return o.writeAt(p, off)
+}
+
+// writeAt writes all of p at off as far as it can; an error only if it wrote nothing.
+func (o *openFile) writeAt(p []byte, off int64) (int, error) {
+	if o.partial != nil {
 		return o.partial.WriteAt(p, off)
 	}
 	done := 0
@@ -64,6 +82,17 @@ func (fs *FS) WriteAt(c *Caller, n *Node, p []byte, off int64, killPriv bool) (i
 		done += m
 	}
 	return done, nil
+}
+
+// firstWrite copies n up to write size bytes to it.
+func (fs *FS) firstWrite(c *Caller, n *Node, size int) (*openFile, *cow.Pending, error) {
+	var first *cow.Pending
+	o, err := fs.toWrite(c, n, need{cause: cow.CauseWrite, size: -1, asked: int64(size), first: &first})
+	if err != nil {
+		first.Publish(nil)
+		return nil, nil, err
+	}
+	return o, first, nil
 }
 
 // toWrite copies n up as w says and returns its open upper file.
@@ -92,16 +121,19 @@ func (fs *FS) toWrite(c *Caller, n *Node, w need) (*openFile, error) {
 // dropSetID clears the set-id bits of an upper file, the set-group-id bit only where
 // it is one (kernel: setattr_should_drop_suidgid). The capability goes with every
 // write by itself.
-func (fs *FS) dropSetID(fd int) error {
+func (fs *FS) dropSetID(o *openFile) error {
 	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
+	if err := unix.Fstat(o.fd, &st); err != nil {
 		return err
 	}
 	mode := killSetID(st.Mode)
 	if mode == st.Mode&0o7777 {
 		return nil
 	}
-	return unix.Fchmod(fd, mode)
+	if o.partial == nil {
+		return unix.Fchmod(o.fd, mode)
+	}
+	return fs.eng.Change(st.Ino, func() error { return unix.Fchmod(o.fd, mode) })
 }
 
 func killSetID(mode uint32) uint32 {
@@ -144,6 +176,7 @@ func (fs *FS) Fallocate(c *Caller, n *Node, mode uint32, off, length int64) erro
 	}
 	defer o.done()
 	if o.partial != nil {
+		fs.settle.changes.Add(1)
 		return o.partial.Fallocate(mode, off, length)
 	}
 	for {
@@ -186,20 +219,13 @@ func (fs *FS) CopyRange(c *Caller, in *Node, offIn int64, out *Node, offOut, len
 // copyLoop copies a part of the range through a buffer: the caller asks again.
 func copyLoop(src, dst *openFile, offIn, offOut, length int64) (int64, error) {
 	buf := make([]byte, min(length, 1<<20))
-	var m int
-	var err error
-	if src.partial != nil {
-		m, err = src.partial.ReadAt(buf, offIn)
-	} else {
-		m, err = unix.Pread(src.fd, buf, offIn)
-	}
-	if err != nil || m <= 0 {
+	m, err := src.readAt(buf, offIn)
+	if m == 0 {
 		return 0, err
 	}
-	if dst.partial != nil {
-		m, err = dst.partial.WriteAt(buf[:m], offOut)
-	} else {
-		m, err = unix.Pwrite(dst.fd, buf[:m], offOut)
+	m, err = dst.writeAt(buf[:m], offOut)
+	if m > 0 {
+		err = nil
 	}
 	return int64(m), err
 }

@@ -121,7 +121,8 @@ func (fs *FS) openLocked(n *Node, write bool) (*openFile, error) {
 			return nil, unix.EROFS
 		}
 		o.fd, o.write, o.upper = data, false, false
-	} else if o.upper && fs.eng != nil && fs.eng.Unfinished() > 0 {
+	} else if o.upper && (fs.unsettled() || n.anchor >= 0 && fs.eng != nil) {
+		// Without a name it may be unfinished for ever.
 		if err := fs.openPartial(n, o); err != nil {
 			unix.Close(fd)
 			return nil, err

@@ -50,13 +50,10 @@ type FS struct {
 
 	white    whiteouts
 	temp     atomic.Uint64
-	worker   chan struct{} // closed to end the idle worker
-	workers  sync.WaitGroup
+	settle   settling
 	degraded atomic.Bool
-	// partWrites counts changes of unfinished files, to see when nobody is busy with them.
-	partWrites atomic.Uint64
-	closers    []io.Closer
-	made       []func() // take away the directories this mount made, if empty; in New and Discard only
+	closers  []io.Closer
+	made     []func() // take away the directories this mount made, if empty; in New and Discard only
 }
 
 // owner is who this process is, to the filesystem.
@@ -210,7 +207,6 @@ func (fs *FS) makeRoot() error {
 func (fs *FS) Close() error {
 	var err error
 	if fs.upper != nil {
-		fs.stopWorker()
 		err = fs.finish()
 	}
 	fs.closeAll()
@@ -266,7 +262,6 @@ func (fs *FS) closeAll() {
 
 var (
 	// errReadOnly is what every change meets without an upper.
-	errReadOnly    = fmt.Errorf("no upper: %w", unix.EROFS)
-	errInterrupted = fmt.Errorf("the caller gave up: %w", unix.EINTR)
-	errCursor      = fmt.Errorf("no such cursor: %w", unix.EINVAL)
+	errReadOnly = fmt.Errorf("no upper: %w", unix.EROFS)
+	errCursor   = fmt.Errorf("no such cursor: %w", unix.EINVAL)
 )

@@ -39,7 +39,11 @@ func (fs *FS) Ioctl(c *Caller, n *Node, cmd uint32, in, out []byte) (int32, erro
 		if same, err := fs.sameFlags(n, cmd, in); err != nil || same {
 			return 0, err
 		}
-		if err := fs.copyUp(c, n, need{cause: cow.CauseSetflags, size: -1}); err != nil {
+		// An unfinished file that is immutable could never be completed.
+		if err := fs.copyUp(c, n, need{cause: cow.CauseSetflags, size: -1, whole: true}); err != nil {
+			return 0, err
+		}
+		if err := fs.complete(c, n); err != nil {
 			return 0, err
 		}
 		fs.files.evict(n)

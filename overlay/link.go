@@ -31,6 +31,7 @@ func (fs *FS) openIndex() error {
 		return failure(fs.cfg.Work, "cannot make the index in it", err)
 	}
 	fs.indexd = fs.work.Root.Child("index")
+	fs.eng.SearchIndex(fs.indexd)
 	return nil
 }
 
@@ -146,6 +147,7 @@ func (fs *FS) Link(c *Caller, n *Node, parent *Node, name string, a *Attr) error
 	if err != nil {
 		return err
 	}
+	defer fs.eng.Moving()()
 	d := parent.d
 	d.names.Lock()
 	defer d.names.Unlock()

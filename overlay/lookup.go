@@ -200,7 +200,12 @@ func (s *search) try(part *layer.Dir, upper, last bool) (bool, error) {
 	}
 	defer part.Done()
 	var st Attr
-	if err := layer.Stat(fd, s.name, &st); err != nil {
+	if upper && fs.unsettled() {
+		err = fs.eng.Look(&st, func() error { return layer.Stat(fd, s.name, &st) })
+	} else {
+		err = layer.Stat(fd, s.name, &st)
+	}
+	if err != nil {
 		if err == unix.ENOENT || err == unix.ENOTDIR {
 			s.wh = append(s.wh, part)
 			return true, nil

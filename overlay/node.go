@@ -45,11 +45,13 @@ type extra struct {
 	// metadata-only file. nil otherwise.
 	dataDir  *layer.Dir
 	dataName string
-	blocks   uint64 // of the data, to be shown
+	// Space of the data that is elsewhere, in units of 512 bytes: of a metadata-only file, or
+	// of an unfinished one. Shown instead of the file's own if that is less: programs
+	// (tar) take a file without blocks for one that is nothing but a hole.
+	blocks uint64
 
 	index string // hard links: name of the upper inode's entry in the index, or ""
 	diff  int    // link count shown minus the upper inode's
-
 }
 
 // links is what a hard-linked node has besides. Guarded by table.mu.

@@ -71,6 +71,7 @@ func (fs *FS) Rename(c *Caller, oldParent *Node, oldName string, newParent *Node
 	if to.up, err = fs.upDir(c, newParent); err != nil {
 		return err
 	}
+	defer fs.eng.Moving()()
 	fs.renames.Lock()
 	defer fs.renames.Unlock()
 	return fs.renameOrdered(&old, &to, flags)

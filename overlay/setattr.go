@@ -29,7 +29,7 @@ func (fs *FS) Setattr(c *Caller, n *Node, s *SetAttr, a *Attr) error {
 	if err != nil {
 		return err
 	}
-	err = fs.change(p, n, s)
+	err = fs.changing(n, p, func() error { return fs.change(p, n, s) })
 	p.done()
 	if err != nil {
 		return err
@@ -144,17 +144,18 @@ func (fs *FS) truncate(c *Caller, n *Node, size int64, killPriv bool) error {
 		}
 		return unix.EINVAL
 	}
-	o, err := fs.toWrite(c, n, need{cause: cow.CauseTruncate, size: size, asked: size})
+	o, err := fs.toWrite(c, n, need{cause: cow.CauseTruncate, size: size})
 	if err != nil {
 		return err
 	}
 	defer o.done()
 	if killPriv {
-		if err := fs.dropSetID(o.fd); err != nil {
+		if err := fs.dropSetID(o); err != nil {
 			return err
 		}
 	}
 	if o.partial != nil {
+		fs.settle.changes.Add(1)
 		return o.partial.Truncate(size)
 	}
 	return retry(func() error { return unix.Ftruncate(o.fd, size) })

@@ -3,6 +3,8 @@ package overlay
 import (
 	"errors"
 	"fmt"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -28,6 +30,18 @@ const (
 	takeoverMark = "#takeover" // somebody wants to mount: leave the rest to them
 )
 
+// settling is the state of what completes files.
+type settling struct {
+	stop    chan struct{} // closed to end the idle worker
+	worker  sync.WaitGroup
+	hurry   atomic.Int32  // how many wait for it to be done
+	changes atomic.Uint64 // copy-ups, and changes of unfinished files
+
+	mu          sync.Mutex // a leaf
+	running     bool       // guarded by mu
+	done, total int64      // bytes, while running; guarded by mu
+}
+
 // startWorker starts the idle worker.
 func (fs *FS) startWorker() {
 	budget := fs.cfg.SettleBudget
@@ -37,49 +51,100 @@ func (fs *FS) startWorker() {
 	if budget == 0 {
 		budget = defaultBudget
 	}
-	fs.worker = make(chan struct{})
-	fs.workers.Go(func() { fs.workIdle(budget) })
-}
-
-func (fs *FS) workIdle(budget int64) {
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	seen, since := uint64(0), time.Now()
-	for {
-		select {
-		case <-fs.worker:
-			return
-		case <-tick.C:
-		}
-		if now := fs.bus.Sums().Total.Count + fs.partWrites.Load(); now != seen {
-			seen, since = now, time.Now()
-			continue
-		}
-		if time.Since(since) < idleAfter || fs.eng.Unfinished() == 0 {
-			continue
-		}
-		before := fs.bus.Sums().Total.Count
-		left, err := fs.eng.Settle(cow.SettleOptions{Budget: budget, Cancel: fs.worker})
-		if err != nil && !errors.Is(err, unix.EINTR) {
-			fs.cfg.logf("%s: completing files: %v", fs.cfg.Upper, err)
-			since = time.Now().Add(time.Minute)
-		}
-		done := fs.bus.Sums().Total.Count
-		if seen == before { // completions are events too, and no reason to wait
-			seen = done + fs.partWrites.Load()
-		}
-		if left > 0 && done == before { // nothing that is left can be completed
-			since = time.Now().Add(time.Minute)
-		}
-	}
+	stop := make(chan struct{})
+	fs.settle.stop = stop
+	fs.settle.worker.Go(func() { fs.workIdle(budget, stop) })
 }
 
 // stopWorker ends the idle worker and waits for it.
 func (fs *FS) stopWorker() {
-	if fs.worker != nil {
-		close(fs.worker)
-		fs.workers.Wait()
+	if fs.settle.stop != nil {
+		close(fs.settle.stop)
+		fs.settle.worker.Wait()
+		fs.settle.stop = nil
 	}
+}
+
+// workIdle completes files, at most budget bytes per second, while nobody changes
+// anything.
+func (fs *FS) workIdle(budget int64, stop <-chan struct{}) {
+	idle := idleness{changes: &fs.settle.changes}
+	const most = time.Hour
+	wait, next := time.Minute, time.Time{}
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-stop:
+			return
+		case <-tick.C:
+		}
+		if fs.eng.Unfinished() == 0 {
+			wait, next = time.Minute, time.Time{}
+			continue
+		}
+		if !idle.now() || time.Now().Before(next) {
+			continue
+		}
+		began := time.Now()
+		left, err := fs.runSettle(cow.SettleOptions{Budget: budget, Cancel: stop, Pace: func() error {
+			// The bytes were copied since began; now the rest of that second, and of
+			// whatever the others are busy with.
+			for first := true; first || !idle.now() || time.Since(began) < time.Second; first = false {
+				if fs.settle.hurry.Load() > 0 {
+					break
+				}
+				select {
+				case <-stop:
+					return unix.EINTR
+				case <-time.After(50 * time.Millisecond):
+				}
+			}
+			began = time.Now()
+			return nil
+		}})
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			fs.cfg.logf("%s: completing files: %v", fs.cfg.Upper, err)
+		}
+		if left != 0 || err != nil { // what cannot be completed now is tried again, less and less often
+			next = time.Now().Add(wait)
+			wait = min(2*wait, most)
+		}
+	}
+}
+
+// idleness tells when nothing has changed for idleAfter.
+type idleness struct {
+	changes *atomic.Uint64
+	seen    uint64
+	since   time.Time
+}
+
+func (i *idleness) now() bool {
+	if n := i.changes.Load(); n != i.seen || i.since.IsZero() {
+		i.seen, i.since = n, time.Now()
+	}
+	return time.Since(i.since) >= idleAfter
+}
+
+// runSettle is Engine.Settle, watched by plyfs stat.
+func (fs *FS) runSettle(o cow.SettleOptions) (left int, err error) {
+	s := &fs.settle
+	also := o.Progress
+	o.Progress = func(done, total int64) {
+		s.mu.Lock()
+		s.running, s.done, s.total = true, done, total
+		s.mu.Unlock()
+		if also != nil {
+			also(done, total)
+		}
+	}
+	defer func() {
+		s.mu.Lock()
+		s.running = false
+		s.mu.Unlock()
+	}()
+	return fs.eng.Settle(o)
 }
 
 // Settle completes all unfinished files, or ends with EINTR. The value is not used.
@@ -87,7 +152,9 @@ func (fs *FS) Settle(_ string, cancel <-chan struct{}) error {
 	if fs.eng == nil {
 		return nil
 	}
-	left, err := fs.eng.Settle(cow.SettleOptions{Cancel: cancel})
+	fs.settle.hurry.Add(1) // the worker may be at it
+	defer fs.settle.hurry.Add(-1)
+	left, err := fs.runSettle(cow.SettleOptions{Cancel: cancel})
 	if err == nil && left > 0 {
 		return unix.EIO // each was logged
 	}
@@ -103,6 +170,7 @@ func (fs *FS) finish() error {
 	if !fs.cfg.NoSettle && fs.eng.Unfinished() > 0 {
 		err = fs.lastSettle()
 	}
+	fs.stopWorker()
 	return errors.Join(err, fs.clearVolatile(), fs.eng.Close())
 }
 
@@ -119,9 +187,10 @@ func (fs *FS) lastSettle() error {
 		unix.Close(mark)
 		defer func() { _ = layer.Unlink(stage, settlingMark) }()
 	}
+	fs.stopWorker()
 	cancel, done := make(chan struct{}), make(chan struct{})
 	go func() {
-		tick := time.NewTicker(50 * time.Millisecond)
+		tick := time.NewTicker(20 * time.Millisecond)
 		defer tick.Stop()
 		for {
 			select {
@@ -130,16 +199,16 @@ func (fs *FS) lastSettle() error {
 			case <-tick.C:
 			}
 			var st Attr
-			if layer.Stat(stage, takeoverMark, &st) == nil || gone(stage) {
+			if layer.Stat(stage, takeoverMark, &st) == nil || fs.gone(stage) {
 				close(cancel)
 				return
 			}
 		}
 	}()
-	left, err := fs.eng.Settle(cow.SettleOptions{Cancel: cancel, Progress: fs.cfg.Progress})
+	left, err := fs.runSettle(cow.SettleOptions{Cancel: cancel, Progress: fs.cfg.Progress})
 	close(done)
 	switch {
-	case errors.Is(err, unix.EINTR) || gone(stage):
+	case errors.Is(err, unix.EINTR) || fs.gone(stage):
 		return nil
 	case err != nil:
 		return failure(fs.cfg.Upper, "not all partly copied files could be completed; mount it again with its lower layers", err)
@@ -149,32 +218,49 @@ func (fs *FS) lastSettle() error {
 	return nil
 }
 
-// gone says whether the directory was removed.
-func gone(fd int) bool {
+// gone says whether the staging directory, or the upper, was removed.
+func (fs *FS) gone(stage int) bool {
 	var st Attr
+	if layer.Stat(stage, "", &st) != nil || st.Nlink == 0 {
+		return true
+	}
+	fd, err := fs.upper.Root.FD()
+	if err != nil {
+		return true
+	}
+	defer fs.upper.Root.Done()
 	return layer.Stat(fd, "", &st) != nil || st.Nlink == 0
 }
 
-// awaitLock waits for the lock on work or upper while an earlier mount completes files,
-// asking it to stop. It returns false when a live mount holds it.
+// How long a mount waits for the lock of another one: a little, because a daemon ends
+// shortly after its mount; long while it completes files, which it has been asked to
+// leave.
+const (
+	lockPatience     = time.Second
+	takeoverPatience = time.Minute
+)
+
+// awaitLock waits for the lock on work or upper while an earlier mount is ending, and
+// asks it to leave unfinished files to us. It returns false when a live mount holds it.
 func (fs *FS) awaitLock(fd int, work string) bool {
 	dir, err := unix.Open(work+"/work", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return false
 	}
 	defer unix.Close(dir)
-	var st Attr
-	if layer.Stat(dir, settlingMark, &st) != nil {
-		return false
-	}
-	if mark, err := layer.Open(dir, takeoverMark, unix.O_CREAT|unix.O_WRONLY, 0o600); err == nil {
-		unix.Close(mark)
-	}
-	for range 1200 {
+	asked := false
+	for deadline := time.Now().Add(lockPatience); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		if unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) == nil {
 			return true
 		}
-		time.Sleep(50 * time.Millisecond)
+		var st Attr
+		if asked || layer.Stat(dir, settlingMark, &st) != nil {
+			continue
+		}
+		if mark, err := layer.Open(dir, takeoverMark, unix.O_CREAT|unix.O_WRONLY, 0o600); err == nil {
+			unix.Close(mark)
+			asked, deadline = true, time.Now().Add(takeoverPatience)
+		}
 	}
 	return false
 }

@@ -9,11 +9,24 @@ import (
 
 // Stat is what a union says of itself.
 type Stat struct {
-	Nodes      int      `json:"nodes"`      // alive: what the kernel holds, and their parents
-	OpenFiles  int      `json:"open_files"` // descriptors kept of files
-	Unfinished int      `json:"unfinished"` // files copied up by range and not completed; an estimate
-	CopyUps    cow.Sums `json:"copyups"`
+	Nodes      int `json:"nodes"`      // alive: what the kernel holds, and their parents
+	OpenFiles  int `json:"open_files"` // descriptors kept of files
+	Unfinished int `json:"unfinished"` // files not completed; 1 if it is not known how many
+	// UnfinishedBytes is how much of them is still to be copied, at most; -1 if finding out
+	// would take long: many files, or those of an earlier mount.
+	UnfinishedBytes int64      `json:"unfinished_bytes"`
+	Settling        *Completed `json:"settling,omitempty"` // nil: nobody is completing them
+	CopyUps         cow.Sums   `json:"copyups"`
 }
+
+// Completed says how far the completion of unfinished files is, in bytes of the files.
+type Completed struct {
+	Done  int64 `json:"done"`
+	Total int64 `json:"total"`
+}
+
+// pendingMax is how many unfinished files are looked at to tell what is to be copied.
+const pendingMax = 1000
 
 // Stat returns the figures of this moment.
 func (fs *FS) Stat() Stat {
@@ -25,8 +38,13 @@ func (fs *FS) Stat() Stat {
 	s.OpenFiles = fs.files.lru.Len()
 	fs.files.mu.Unlock()
 	if fs.eng != nil {
-		s.Unfinished = fs.eng.Unfinished()
+		s.Unfinished, s.UnfinishedBytes = fs.eng.Pending(pendingMax)
 	}
+	fs.settle.mu.Lock()
+	if fs.settle.running {
+		s.Settling = &Completed{fs.settle.done, fs.settle.total}
+	}
+	fs.settle.mu.Unlock()
 	return s
 }
 
@@ -39,10 +57,10 @@ type eventPage struct {
 // pageMax is how many events one page may have: it must fit an extended attribute.
 const pageMax = 64
 
-// Events returns, as JSON, the copy-ups after cursor, the Cursor of an earlier page. It waits for
-// the first until cancel is closed. With an empty cursor it returns at once, with the cursor
-// of this moment.
-func (fs *FS) Events(cursor string, cancel <-chan struct{}) ([]byte, error) {
+// Events returns, as JSON, the copy-ups after cursor, the Cursor of an earlier page: none, if there
+// was none since. With an empty cursor it returns none, and the cursor of this moment. It does
+// not wait: a caller that did would keep the mount busy.
+func (fs *FS) Events(cursor string, _ <-chan struct{}) ([]byte, error) {
 	if cursor == "" {
 		return json.Marshal(eventPage{Cursor: strconv.FormatUint(fs.bus.Cursor(), 10), Events: []cow.Event{}})
 	}
@@ -50,9 +68,9 @@ func (fs *FS) Events(cursor string, cancel <-chan struct{}) ([]byte, error) {
 	if err != nil {
 		return nil, errCursor
 	}
-	evs := fs.bus.After(after, cancel)
+	evs := fs.bus.Since(after)
 	if len(evs) == 0 {
-		return nil, errInterrupted
+		return json.Marshal(eventPage{Cursor: strconv.FormatUint(min(after, fs.bus.Cursor()), 10), Events: evs})
 	}
 	const most = 48 << 10
 	for n := min(len(evs), pageMax); ; n = (n + 1) / 2 {

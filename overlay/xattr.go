@@ -113,19 +113,21 @@ func (fs *FS) Setxattr(c *Caller, n *Node, name string, val []byte, flags int, k
 	if n.d != nil && name == aclDefault {
 		n.d.defaultACL.Store(aclUnknown)
 	}
-	if err := layer.Setxattr(p.fd, p.name, fs.stored(name), val, flags); err != nil {
-		return err
-	}
-	if killSGID && name == aclAccess {
-		var st Attr
-		if err := layer.Stat(p.fd, p.name, &st); err != nil {
+	return fs.changing(n, p, func() error {
+		if err := layer.Setxattr(p.fd, p.name, fs.stored(name), val, flags); err != nil {
 			return err
 		}
-		if st.Mode&unix.S_ISGID != 0 {
-			return layer.Chmod(p.fd, p.name, uint32(st.Mode)&0o7777&^unix.S_ISGID)
+		if killSGID && name == aclAccess {
+			var st Attr
+			if err := layer.Stat(p.fd, p.name, &st); err != nil {
+				return err
+			}
+			if st.Mode&unix.S_ISGID != 0 {
+				return layer.Chmod(p.fd, p.name, uint32(st.Mode)&0o7777&^unix.S_ISGID)
+			}
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
 // Removexattr removes an attribute; ENODATA if there is none, in which case a lower file
@@ -152,5 +154,5 @@ func (fs *FS) Removexattr(c *Caller, n *Node, name string) error {
 	if n.d != nil && name == aclDefault {
 		n.d.defaultACL.Store(aclUnknown)
 	}
-	return layer.Removexattr(p.fd, p.name, fs.stored(name))
+	return fs.changing(n, p, func() error { return layer.Removexattr(p.fd, p.name, fs.stored(name)) })
 }

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/plyfs/plyfs/cow"
 	"github.com/plyfs/plyfs/overlay/fusefs"
 	"github.com/plyfs/plyfs/whiteout"
 )
@@ -226,9 +227,16 @@ func (r *layerReport) checkMark(rel, key string, value []byte, e fs.DirEntry) {
 	case "protattr", "uuid", "xattr":
 	case "plyfs":
 		directories = false
-		r.note(rel, "partly copied: the rest is still in a lower directory; plyfs completes it when it mounts the layer as its upper")
+		var rec *cow.Record
+		if rec, err = cow.ParseRecord(value); err == nil {
+			r.note(rel, "unfinished: of its first %s, what was not copied is in %s of %s; plyfs settle, or unmounting, completes it",
+				bytesText(rec.Valid), oneLine(rec.Path), oneLine(rec.Layer))
+		}
 	default:
 		r.note(rel, "unknown mark %q", key)
+	}
+	if key == "plyfs" {
+		key = "unfinished"
 	}
 	r.Marks[key]++
 	switch {

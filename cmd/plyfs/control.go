@@ -35,6 +35,9 @@ func ask(path, attr string, into any) error {
 // tell sets a control attribute of path.
 func tell(path, attr, value string) error {
 	err := unix.Lsetxattr(path, attr, []byte(value), 0)
+	for err == unix.EINTR {
+		err = unix.Lsetxattr(path, attr, []byte(value), 0)
+	}
 	if err != nil {
 		return controlError(path, err)
 	}

@@ -15,9 +15,12 @@ import (
 
 // coreStat is what the union says of itself, as far as this command prints it.
 type coreStat struct {
-	Unfinished      int      `json:"unfinished"`
-	UnfinishedBytes int64    `json:"unfinished_bytes"`
-	CopyUps         cow.Sums `json:"copyups"`
+	Unfinished      int   `json:"unfinished"`
+	UnfinishedBytes int64 `json:"unfinished_bytes"` // -1: not known
+	Settling        *struct {
+		Done, Total int64
+	} `json:"settling"`
+	CopyUps cow.Sums `json:"copyups"`
 }
 
 func printCore(w io.Writer, raw json.RawMessage) {
@@ -33,20 +36,37 @@ func printCore(w io.Writer, raw json.RawMessage) {
 		s := st.CopyUps.ByMethod[m]
 		fmt.Fprintf(w, "  %s\t%d, %s copied in %s\n", m, s.Count, bytesText(s.BytesCopied), s.Copy.Round(time.Microsecond))
 	}
+	if n := st.CopyUps.BytesFilled; n > 0 {
+		fmt.Fprintf(w, "  around writes\t%s copied\n", bytesText(n))
+	}
 	if total.Failed > 0 {
 		fmt.Fprintf(w, "  failed\t%d\n", total.Failed)
 	}
 	if st.Unfinished > 0 {
-		fmt.Fprintf(w, "unfinished\t%d files, %s to copy\n", st.Unfinished, bytesText(st.UnfinishedBytes))
+		fmt.Fprintf(w, "unfinished\t%s\n", st.rest())
+	}
+	if g := st.Settling; g != nil {
+		fmt.Fprintf(w, "completing\t%s of %s\n", bytesText(g.Done), bytesText(g.Total))
 	}
 }
 
-// remaining says how much of a mount is partly copied; "" if it cannot be known.
-func remaining(path string) string {
-	var st mountStat
-	var core coreStat
-	if ask(path, fusefs.CtlStat, &st) != nil || json.Unmarshal(st.Union.Core, &core) != nil || core.Unfinished == 0 {
-		return ""
+// rest says what is unfinished.
+func (st *coreStat) rest() string {
+	if st.UnfinishedBytes < 0 {
+		return fmt.Sprintf("at least %d files", st.Unfinished)
 	}
-	return fmt.Sprintf(": %d files, %s to go", core.Unfinished, bytesText(core.UnfinishedBytes))
+	return fmt.Sprintf("%d files, %s to copy", st.Unfinished, bytesText(st.UnfinishedBytes))
+}
+
+// askCore asks a mount what the union says of itself.
+func askCore(path string) (*coreStat, error) {
+	var st mountStat
+	if err := ask(path, fusefs.CtlStat, &st); err != nil {
+		return nil, err
+	}
+	core := new(coreStat)
+	if len(st.Union.Core) == 0 {
+		return core, nil
+	}
+	return core, json.Unmarshal(st.Union.Core, core)
 }

@@ -210,7 +210,7 @@ func (s *service) config() overlay.Config {
 	c.XattrPermissions = o.XattrPermissions
 	c.NoACL = o.NoACL
 	c.StaticNlink = o.StaticNlink
-	c.Threshold, c.NoSettle = o.Threshold, o.NoSettle
+	c.Threshold, c.SettleBudget, c.NoSettle = o.Threshold, o.SettleBudget, o.NoSettle
 	c.Log = s.say
 	c.Progress = s.progress()
 	return c

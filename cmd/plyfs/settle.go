@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"os"
 	"time"
 
@@ -25,20 +24,25 @@ lower directories' old contents, and by the kernel's overlayfs.`,
 	},
 }
 
-// settle waits until the mount has no partly copied file, saying now and then that it
-// still does.
+// settle waits until the mount has no partly copied file. With progress it shows how far that is:
+// on a terminal a bar, else a line now and then.
 func settle(path string, progress bool) error {
 	done := make(chan error, 1)
 	go func() { done <- tell(path, fusefs.CtlSettle, "") }()
-	tick := time.NewTicker(3 * time.Second)
+	if !progress {
+		return <-done
+	}
+	show := newProgress(os.Stderr, "completing partly copied files")
+	defer show.end()
+	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		select {
 		case err := <-done:
 			return err
 		case <-tick.C:
-			if progress {
-				fmt.Fprintf(os.Stderr, "plyfs: %s: completing partly copied files%s\n", path, remaining(path))
+			if core, err := askCore(path); err == nil && core.Settling != nil {
+				show.at(core.Settling.Done, core.Settling.Total)
 			}
 		}
 	}

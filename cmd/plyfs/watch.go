@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -18,10 +19,14 @@ var watchCmd = command{
 	name:  "watch",
 	args:  "MOUNTPOINT",
 	short: "print each copy-up as it happens",
-	long: `One line per copy-up: when, which file, from which layer, why, how, and what it cost.
-A mount that is watched is in use: end this (^C) before unmounting.`,
+	long: `One line per copy-up: when, which file, why and by whom, from which layer, how, and what
+it cost. End it with ^C, or by unmounting.`,
 	run: runWatch,
 }
+
+// watchEvery is how long an event may wait to be seen. A request that waits for events
+// would keep the mount busy, and umount from working.
+const watchEvery = 100 * time.Millisecond
 
 func runWatch(c *command, args []string) error {
 	f := c.flags()
@@ -31,11 +36,7 @@ func runWatch(c *command, args []string) error {
 	}
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, unix.SIGINT, unix.SIGTERM)
-	go func() {
-		<-stop
-		os.Exit(0)
-	}()
-	cursor := ""
+	cursor, seen := "", uint64(0)
 	for started := false; ; started = true {
 		var page struct {
 			Cursor string      `json:"cursor"`
@@ -50,30 +51,61 @@ func runWatch(c *command, args []string) error {
 		}
 		cursor = page.Cursor
 		for _, ev := range page.Events {
-			if *asJSON {
-				line, err := json.Marshal(ev)
-				if err != nil {
-					return err
-				}
-				fmt.Println(string(line))
-				continue
+			if seen > 0 && ev.Seq > seen+1 {
+				fmt.Fprintf(os.Stderr, "plyfs: %d copy-ups were too many at a time to be shown\n", ev.Seq-seen-1)
 			}
-			printEvent(&ev)
+			seen = ev.Seq
+			if err := showEvent(&ev, *asJSON); err != nil {
+				return nil // nobody reads any more
+			}
+		}
+		pause := watchEvery
+		if len(page.Events) > 0 {
+			pause = 0 // there may be more
+		}
+		select {
+		case <-stop:
+			return nil
+		case <-time.After(pause):
 		}
 	}
 }
 
-func printEvent(ev *cow.Event) {
-	fmt.Printf("%s %s: %s by process %d, from %s, %s: %s of %s copied in %s",
-		ev.Time.Local().Format("15:04:05.000"), oneLine(ev.Path), ev.Cause, ev.PID, ev.Layer, ev.Method,
-		bytesText(ev.BytesCopied), bytesText(ev.FileBytes), ev.Copy.Round(time.Microsecond))
+func showEvent(ev *cow.Event, asJSON bool) error {
+	if !asJSON {
+		return printEvent(ev)
+	}
+	line, err := json.Marshal(ev)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Println(string(line))
+	return err
+}
+
+func printEvent(ev *cow.Event) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s %s: %s", ev.Time.Local().Format("15:04:05.000"), oneLine(ev.Path), ev.Cause)
+	if ev.BytesAsked > 0 {
+		fmt.Fprintf(&b, " of %s", bytesText(ev.BytesAsked))
+	}
+	if ev.PID != 0 {
+		fmt.Fprintf(&b, " by process %d", ev.PID)
+		if ev.Process != "" {
+			fmt.Fprintf(&b, " (%s)", oneLine(ev.Process))
+		}
+	}
+	fmt.Fprintf(&b, ", from %s, %s: %s of %s copied, %s in the upper, in %s",
+		oneLine(ev.Layer), ev.Method, bytesText(ev.BytesCopied), bytesText(ev.FileBytes), bytesText(ev.UpperBytes),
+		ev.Copy.Round(time.Microsecond))
 	if ev.Wait > 0 {
-		fmt.Printf(", after waiting %s", ev.Wait.Round(time.Microsecond))
+		fmt.Fprintf(&b, ", after waiting %s", ev.Wait.Round(time.Microsecond))
 	}
 	if ev.Err != "" {
-		fmt.Printf(", failed: %s", ev.Err)
+		fmt.Fprintf(&b, ", failed: %s", ev.Err)
 	}
-	fmt.Println()
+	_, err := fmt.Println(b.String())
+	return err
 }
 
 // bytesText writes a number of bytes as people do.

@@ -65,8 +65,8 @@ type (
 	Explainer[N Node] interface {
 		Explain(n N) ([]byte, error)
 	}
-	// Events answers plyfs.events.CURSOR: JSON of the events after the cursor,
-	// waiting for the first until cancel is closed.
+	// Events answers plyfs.events.CURSOR: JSON of the events after the cursor. If it
+	// waits for the first, then until cancel is closed; the mount is busy meanwhile.
 	Events interface {
 		Events(cursor string, cancel <-chan struct{}) ([]byte, error)
 	}

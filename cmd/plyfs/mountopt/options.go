@@ -33,6 +33,9 @@ type Options struct {
 	Mode      string // cached, passthrough, shared
 	Threshold int64  // bytes; 0 is the default, negative: never by range
 	NoSettle  bool
+	// SettleBudget is how many bytes per second are completed when idle; 0 is the default,
+	// negative: none.
+	SettleBudget int64
 	Log       string // file
 	Verbose   bool
 

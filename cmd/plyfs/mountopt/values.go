@@ -148,8 +148,8 @@ func ParseSize(v string) (int64, error) {
 	return int64(n) << shift, nil
 }
 
-// ParseThreshold reads a size, or "off", which is -1. A size of 0 comes back as
-// 1, since 0 stands for the default.
+// ParseThreshold reads a size for which 0 stands for the default, or "off", which is
+// -1. A size of 0 comes back as 1.
 func ParseThreshold(v string) (int64, error) {
 	if v == "off" {
 		return -1, nil
