@@ -29,8 +29,22 @@ type Layers struct {
 // NewLayers makes a stack from one tree per lower layer, topmost first (see [Make]).
 func NewLayers(t testing.TB, lowers ...string) *Layers {
 	t.Helper()
+	return NewLayersOn(t, "", lowers...)
+}
+
+// NewLayersOn is NewLayers with upper and work in a fresh directory below dir, on another
+// filesystem than the lower ones perhaps; "" for the same.
+func NewLayersOn(t testing.TB, dir string, lowers ...string) *Layers {
+	t.Helper()
 	Need(t)
 	l := &Layers{Root: Dir(t)}
+	up := l.Root
+	if dir != "" {
+		var err error
+		if up, err = os.MkdirTemp(dir, "up-"); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for i, text := range lowers {
 		dir := filepath.Join(l.Root, fmt.Sprintf("lower%d", i+1))
 		if err := os.Mkdir(dir, 0o755); err != nil {
@@ -39,7 +53,7 @@ func NewLayers(t testing.TB, lowers ...string) *Layers {
 		Make(t, dir, text)
 		l.Lowers = append(l.Lowers, dir)
 	}
-	l.Upper, l.Work, l.Mnt = l.Root+"/upper", l.Root+"/work", l.Root+"/mnt"
+	l.Upper, l.Work, l.Mnt = up+"/upper", up+"/work", l.Root+"/mnt"
 	for _, d := range []string{l.Upper, l.Work, l.Mnt} {
 		if err := os.Mkdir(d, 0o755); err != nil {
 			t.Fatal(err)
