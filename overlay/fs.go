@@ -216,6 +216,7 @@ func (fs *FS) Close() error {
 // Discard is Close for a union that was never used: the mount failed. The directories that New
 // made are taken away again.
 func (fs *FS) Discard() error {
+	fs.cfg.NoSettle = true // what an earlier mount left unfinished stays so
 	err := fs.Close()
 	fs.unmake()
 	return err

@@ -36,8 +36,8 @@ type Options struct {
 	// SettleBudget is how many bytes per second are completed when idle; 0 is the default,
 	// negative: none.
 	SettleBudget int64
-	Log       string // file
-	Verbose   bool
+	Log          string // file
+	Verbose      bool
 
 	AllowOther                     bool
 	ReadOnly                       bool
