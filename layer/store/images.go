@@ -19,9 +19,11 @@ type Image struct {
 	Created time.Time `json:"created"`
 	Loaded  time.Time `json:"loaded"`
 	Source  string    `json:"source,omitempty"` // where it was loaded from
-	OS      string    `json:"os"`
-	Arch    string    `json:"architecture"`
-	Variant string    `json:"variant,omitempty"`
+	// Manifest is the digest the image had there; "" if it had none.
+	Manifest string `json:"manifest,omitempty"`
+	OS       string `json:"os"`
+	Arch     string `json:"architecture"`
+	Variant  string `json:"variant,omitempty"`
 	// Size is the sum of its layers' files in bytes; some may be shared with other images.
 	Size   int64   `json:"size"`
 	Layers []Layer `json:"layers"` // topmost first
@@ -44,11 +46,15 @@ type Config struct {
 	StopSignal   string              `json:"StopSignal,omitempty"`
 }
 
-// LayerDirs returns the directories to mount, topmost first.
+// LayerDirs returns the directories to mount, topmost first. A layer that hides
+// everything beneath it is the last: what is stacked at the root is seen always.
 func (i *Image) LayerDirs() []string {
-	dirs := make([]string, len(i.Layers))
-	for n := range i.Layers {
-		dirs[n] = i.Layers[n].Dir
+	var dirs []string
+	for _, l := range i.Layers {
+		dirs = append(dirs, l.Dir)
+		if l.Opaque {
+			break
+		}
 	}
 	return dirs
 }
@@ -74,6 +80,8 @@ type imageRecord struct {
 	Layers []string  `json:"layers"` // names of directories in layers/, topmost first
 	Loaded time.Time `json:"loaded"`
 	Source string    `json:"source,omitempty"`
+	// Manifest is the digest under which the source had it.
+	Manifest string `json:"manifest,omitempty"`
 }
 
 // imageConfig is what is read of images/HEX/config.json here.
@@ -202,7 +210,7 @@ func (s *Store) readImage(id string, n names) (*Image, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s is damaged: %w", s.Path("images", hex, "config.json"), err)
 	}
-	img := &Image{ID: digestPrefix + hex, Names: n.of(id), Created: c.Created, Loaded: rec.Loaded, Source: rec.Source,
+	img := &Image{ID: digestPrefix + hex, Names: n.of(id), Created: c.Created, Loaded: rec.Loaded, Source: rec.Source, Manifest: rec.Manifest,
 		OS: c.OS, Arch: c.Architecture, Variant: c.Variant, Config: c.Config, RawConfig: raw}
 	for _, dir := range rec.Layers {
 		l, err := s.readLayer(dir)

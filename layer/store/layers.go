@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"os"
 	"strings"
+
+	"github.com/plyfs/plyfs/layer/image"
 )
 
 // Layer is one unpacked layer.
@@ -14,6 +16,8 @@ type Layer struct {
 	Files  int64  `json:"files"`   // entries of the archive
 	// Notes say what could not be unpacked as it was: devices, for an ordinary user.
 	Notes []string `json:"notes,omitempty"`
+	// Opaque says that nothing beneath the layer is seen.
+	Opaque bool `json:"opaque,omitempty"`
 
 	name string // of its directory in layers/
 }
@@ -24,6 +28,11 @@ type layerRecord struct {
 	Size   int64    `json:"size"`
 	Files  int64    `json:"files"`
 	Notes  []string `json:"notes,omitempty"`
+	Opaque bool     `json:"opaque,omitempty"`
+	// Implied are directories that the archive does not mention but has files in, with what
+	// they were given: what the layers beneath had. Over other layers the same archive
+	// may have to be unpacked again, to NAME.1 and so on.
+	Implied map[string]image.Meta `json:"implied,omitempty"`
 }
 
 // layerName checks the name of a directory in layers/.
@@ -43,7 +52,7 @@ func (s *Store) readLayer(name string) (*Layer, error) {
 	if err := ReadJSON(s.Path("layers", name, "layer.json"), &rec); err != nil {
 		return nil, fmt.Errorf("layer %s: %w", ShortID(name), err)
 	}
-	return &Layer{DiffID: rec.DiffID, Dir: s.Path("layers", name, "tree"), Size: rec.Size, Files: rec.Files, Notes: rec.Notes, name: name}, nil
+	return &Layer{DiffID: rec.DiffID, Dir: s.Path("layers", name, "tree"), Size: rec.Size, Files: rec.Files, Notes: rec.Notes, Opaque: rec.Opaque, name: name}, nil
 }
 
 // layerNames returns the names of all directories in layers/.

@@ -87,6 +87,7 @@ type remover struct {
 	stage *Stage
 	names names
 	users map[string][]string
+	only  map[string]bool // the layers to look at; nil for all
 	done  Removed
 }
 
@@ -160,7 +161,7 @@ func (r *remover) layers() error {
 		return err
 	}
 	for _, name := range all {
-		if used[name] {
+		if used[name] || r.only != nil && !r.only[name] {
 			continue
 		}
 		if err := r.layer(name); err != nil {

@@ -11,9 +11,25 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
+// tempDir returns a directory that goes with the test: in memory where that is possible,
+// because a store waits for the disk at every step.
+func tempDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "plyfs-store-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
+
 func open(t *testing.T) *Store {
 	t.Helper()
-	s, err := Open(filepath.Join(t.TempDir(), "store"))
+	s, err := Open(filepath.Join(tempDir(t), "store"))
 	if err != nil {
 		t.Fatal(err)
 	}
