@@ -117,3 +117,7 @@ func (fs *FS) originKey(o *whiteout.Origin) (linkKey, bool) {
 	}
 	return linkKey{fs: uint8(match), ino: ino}, true
 }
+
+// PackIno returns the number to show for an inode of the filesystem with an index, see above.
+// Who adds filesystems to a view counts down from 126, away from the layers' own.
+func PackIno(index uint8, ino uint64) uint64 { return packIno(index, ino) }

@@ -96,6 +96,9 @@ func (n *Node) ID() uint64 { return n.id }
 // Mode returns the type bits (S_IFMT) of the node.
 func (n *Node) Mode() uint32 { return n.typ }
 
+// Ino returns the inode number the view shows.
+func (n *Node) Ino() uint64 { return n.ino }
+
 func (n *Node) isDir() bool { return n.typ == unix.S_IFDIR }
 
 // merged says whether lower directories show through.

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/plyfs/plyfs/cmd/plyfs/mountopt"
+	"github.com/plyfs/plyfs/overlay/graft"
 )
 
 var mountCmd = command{
@@ -37,6 +38,21 @@ func runMount(c *command, args []string) error {
 	f.BoolVar(&o.NoSettle, "no-settle", false, "leave partly copied files unfinished at unmount")
 	f.BoolVar(&o.ReadOnly, "read-only", false, "no changes, even with an upper")
 	f.BoolVar(&o.AllowOther, "allow-other", false, "let other users in (default for root)")
+	for _, g := range []struct {
+		name, kind, text string
+		parse            func(string) (graft.Spec, error)
+	}{
+		{"bind", "src:dst[:ro]", "show a directory or file of the host at dst in the view; may be repeated", graft.ParseBind},
+		{"volume", "[src:]dst[:ro]", "as docker run -v: src is a path with a slash, or the name of a volume", graft.ParseVolume},
+		{"tmpfs", "dst[:options]", "an empty place in memory: size, mode, uid, gid", graft.ParseTmpfs},
+		{"mount", "type=...,source=...,target=...", "any of these, as docker run --mount", graft.ParseMount},
+	} {
+		f.Var(&valueFlag{g.kind, func(v string) error {
+			s, err := g.parse(v)
+			o.Grafts = append(o.Grafts, s)
+			return err
+		}}, g.name, g.text)
+	}
 	f.VarP(&valueFlag{"options", o.Parse}, "options", "o", "mount options, between commas; may be repeated; see plyfs help options")
 	f.StringVar(&o.Log, "log", "", "`file` for the daemon's messages (default: $PLYFS_LOG, or none)")
 	foreground := f.BoolP("foreground", "f", false, "stay until unmounted, with messages on standard error")
@@ -100,6 +116,11 @@ func paths(o *mountopt.Options, mountpoint *string) []*string {
 	}
 	for i := range o.DataLowers {
 		list = append(list, &o.DataLowers[i])
+	}
+	for i := range o.Grafts {
+		if g := &o.Grafts[i]; g.Kind == graft.Bind {
+			list = append(list, &g.Source)
+		}
 	}
 	return list
 }

@@ -108,8 +108,21 @@ func (s *service) serve(ready func() error) (err error) {
 		return fmt.Errorf("%s: not mounted: %v", s.mountpoint, sig)
 	default:
 	}
-	view := &view{FS: union, noFsync: s.options.NoFsync, about: s.about()}
-	server, err := fusefs.Mount(view, s.mountpoint, options)
+	mount := func() (*fusefs.Server, error) {
+		return fusefs.Mount(&view{FS: union, noFsync: s.options.NoFsync, about: s.about()}, s.mountpoint, options)
+	}
+	if len(s.options.Grafts) > 0 {
+		grafted, err := s.graft(union)
+		if err != nil {
+			return err
+		}
+		defer grafted.Close()
+		options.ReadOnly = !grafted.Writable()
+		mount = func() (*fusefs.Server, error) {
+			return fusefs.Mount(&graftedView{Union: grafted, noFsync: s.options.NoFsync, about: s.about()}, s.mountpoint, options)
+		}
+	}
+	server, err := mount()
 	if err != nil {
 		return err
 	}

@@ -45,29 +45,45 @@ func fillAttr(o *fuse.Attr, a *Attr) {
 	o.Flags = 0
 }
 
+// keep returns how long the kernel may believe in the name and in the attributes of n.
+func (s *session[N]) keep(n N) (entry, attr validity) {
+	entry, attr = s.entryValid, s.attrValid
+	if s.shares != nil {
+		name, rest := s.shares.Keep(n)
+		if !name {
+			entry = validity{}
+		}
+		if !rest {
+			attr = validity{}
+		}
+	}
+	return entry, attr
+}
+
 // fillEntry writes the answer of an operation that found or made a node.
-func (s *session[N]) fillEntry(o *fuse.EntryOut, id uint64, a *Attr) {
-	o.NodeId = id
+func (s *session[N]) fillEntry(o *fuse.EntryOut, n N, a *Attr) {
+	entry, attr := s.keep(n)
+	o.NodeId = n.ID()
 	o.Generation = 0 // ids are never given twice
-	o.EntryValid = s.entryValid.sec
-	o.EntryValidNsec = s.entryValid.nsec
-	o.AttrValid = s.attrValid.sec
-	o.AttrValidNsec = s.attrValid.nsec
+	o.EntryValid = entry.sec
+	o.EntryValidNsec = entry.nsec
+	o.AttrValid = attr.sec
+	o.AttrValidNsec = attr.nsec
 	fillAttr(&o.Attr, a)
 }
 
 // entry answers r with a node that carries a new reference.
 func (s *session[N]) entry(r *request, n N, a *Attr) unix.Errno {
-	id := n.ID()
-	r.entry = id
-	s.fillEntry(answer[fuse.EntryOut](r), id, a)
+	r.entry = n.ID()
+	s.fillEntry(answer[fuse.EntryOut](r), n, a)
 	return 0
 }
 
-func (s *session[N]) attr(r *request, a *Attr) unix.Errno {
+func (s *session[N]) attr(r *request, n N, a *Attr) unix.Errno {
 	o := answer[fuse.AttrOut](r)
-	o.AttrValid = s.attrValid.sec
-	o.AttrValidNsec = s.attrValid.nsec
+	_, valid := s.keep(n)
+	o.AttrValid = valid.sec
+	o.AttrValidNsec = valid.nsec
 	fillAttr(&o.Attr, a)
 	return 0
 }
@@ -77,7 +93,7 @@ func (s *session[N]) getattr(r *request, n N) unix.Errno {
 	if err := s.fs.Getattr(n, a); err != nil {
 		return errno(err)
 	}
-	return s.attr(r, a)
+	return s.attr(r, n, a)
 }
 
 // statx is asked when a caller wants the birth time. struct fuse_statx is struct
@@ -91,8 +107,9 @@ func (s *session[N]) statx(r *request, n N) unix.Errno {
 		return errno(err)
 	}
 	o := answer[fuse.StatxOut](r)
-	o.AttrValid = s.attrValid.sec
-	o.AttrValidNsec = s.attrValid.nsec
+	_, valid := s.keep(n)
+	o.AttrValid = valid.sec
+	o.AttrValidNsec = valid.nsec
 	x := &o.Statx
 	x.Mask = a.Mask & (unix.STATX_BASIC_STATS | unix.STATX_BTIME)
 	x.Blksize = a.Blksize
@@ -159,12 +176,12 @@ func (s *session[N]) setattr(r *request, n N) unix.Errno {
 		if err := s.fs.Getattr(n, a); err != nil {
 			return errno(err)
 		}
-		return s.attr(r, a)
+		return s.attr(r, n, a)
 	}
 	if err := s.fs.Setattr(&r.caller, n, &set, a); err != nil {
 		return errno(err)
 	}
-	return s.attr(r, a)
+	return s.attr(r, n, a)
 }
 
 func (s *session[N]) statfs(r *request, n N) unix.Errno {

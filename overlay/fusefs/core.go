@@ -78,13 +78,48 @@ type (
 	Stater interface {
 		Stat() any
 	}
-	// Locker serves POSIX and BSD locks of open files, in shared mode. typ is
-	// F_RDLCK, F_WRLCK or F_UNLCK; wait blocks until cancel is closed.
+	// Sharer is a union of which parts belong to others too (grafts). Its mount answers
+	// OPEN and OPENDIR, keeps nothing about what others may change, and has no writeback
+	// cache.
+	Sharer[N Node] interface {
+		// Keep says whether the kernel may keep the name it found n under, and what it
+		// knows of n: attributes, data, the names in it, and which are missing.
+		Keep(n N) (name, rest bool)
+		// OpenFile is told of every open, with the flags of open(2), before the kernel
+		// gets its answer; an error is the answer. direct says that the kernel shall do
+		// I/O on the file of Backing itself, if it can.
+		OpenFile(c *Caller, n N, flags uint32) (direct bool, err error)
+		// CloseFile undoes one OpenFile that had these flags.
+		CloseFile(n N, flags uint32)
+		// FlushFile is told of every close(2) of a file open for writing.
+		FlushFile(n N) error
+		// OpenDir returns a listing for one open of a directory that others change, nil
+		// for one of this mount's own.
+		OpenDir(n N) (Listing, error)
+		// WriteFile is WriteAt with the flags of open(2); with O_APPEND off is ignored.
+		WriteFile(c *Caller, n N, p []byte, off int64, flags uint32, killPriv bool) (int, error)
+	}
+	// Locker serves POSIX and BSD locks of open files. All of them, or none: the kernel
+	// does not share the work. A lock belongs to a node, an owner, and the open file
+	// (handle) it was set through.
 	Locker[N Node] interface {
 		Getlk(n N, owner uint64, lk *Lock) error
-		Setlk(n N, owner uint64, lk *Lock, flock, wait bool, cancel <-chan struct{}) error
+		// Setlk sets or removes a lock; EAGAIN if another is in the way. With wait it
+		// waits for that one to go, until cancel is closed (EINTR).
+		Setlk(n N, handle, owner uint64, lk *Lock, flock, wait bool, cancel <-chan struct{}) error
+		// Unlock removes the POSIX locks of an owner: it closed a descriptor of n.
+		Unlock(n N, owner uint64)
+		// Released removes what was set through a handle that is gone.
+		Released(node, handle uint64)
 	}
 )
+
+// Listing is a directory as one open of it reads it. Offset 0 begins anew. It is used
+// by one request at a time.
+type Listing interface {
+	ReadDir(off uint64, buf []Entry) (int, error)
+	Close()
+}
 
 // Lock is a byte range lock; End is inclusive, as in the protocol.
 type Lock struct {

@@ -36,7 +36,13 @@ func (s *session[N]) write(r *request, n N) unix.Errno {
 	}
 	data = data[:in.Size]
 	kill := in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0
-	put, err := s.fs.WriteAt(&r.caller, n, data, int64(in.Offset), kill)
+	var put int
+	var err error
+	if s.shares != nil {
+		put, err = s.shares.WriteFile(&r.caller, n, data, int64(in.Offset), in.Flags, kill)
+	} else {
+		put, err = s.fs.WriteAt(&r.caller, n, data, int64(in.Offset), kill)
+	}
 	if err != nil && put == 0 {
 		return errno(err)
 	}

@@ -33,10 +33,11 @@ type conn struct {
 
 	idle atomic.Int32 // workers in read(2), or about to be
 
-	mu   sync.Mutex // guards pool, err
+	mu   sync.Mutex // guards pool, err, late
 	pool map[*worker]struct{}
 	err  error
 	wg   sync.WaitGroup
+	late lateAnswers // guarded by mu
 }
 
 func newConn(fd int, serve func(*request) unix.Errno, undo func(*request), logf func(string, ...any)) *conn {
@@ -55,6 +56,7 @@ type worker struct {
 	entries [entryBatch]Entry
 
 	current atomic.Uint64 // see interrupt.go
+	opcode  atomic.Uint32 // of that request, or of one before
 	mu      sync.Mutex    // guards the closing and the replacing of cancel
 	cancel  chan struct{}
 }
@@ -77,6 +79,7 @@ func (w *worker) free() { _ = unix.Munmap(w.mem) }
 func (c *conn) run() error {
 	c.spawn()
 	c.wg.Wait()
+	c.endLate()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.err
@@ -137,6 +140,7 @@ func (w *worker) requests() error {
 		}
 		r.begin(w.in[msgStart : msgStart+n])
 		unique := r.hdr.Unique
+		w.opcode.Store(r.hdr.Opcode)
 		w.start(unique)
 		e = c.serve(r)
 		w.done()
@@ -182,6 +186,9 @@ func (c *conn) workers() int {
 func (c *conn) interrupt(unique uint64) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.late.interrupt(unique) {
+		return true
+	}
 	for w := range c.pool {
 		if w.interrupt(unique) {
 			return true

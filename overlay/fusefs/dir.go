@@ -50,13 +50,20 @@ func (s *session[N]) list(r *request, n N, plus bool) unix.Errno {
 	if plus {
 		given, head = s.listings.advise(r.hdr.Pid), plusSize
 	}
+	read := func(off uint64, buf []Entry) (int, error) { return s.fs.ReadDir(n, off, buf) }
+	l := s.listing(in.Fh)
+	if l != nil {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		read = l.ReadDir
+	}
 	size := min(int(in.Size), len(r.out))
 	off, files := in.Offset, 0
 	buf := r.w.entries[:]
 	defer clear(buf)
 fill:
 	for {
-		got, err := s.fs.ReadDir(n, off, buf)
+		got, err := read(off, buf)
 		if err != nil && r.n == 0 {
 			return errno(err)
 		}
@@ -67,7 +74,9 @@ fill:
 				break fill
 			}
 			b := r.out[r.n:end]
-			if plus {
+			if plus && l != nil {
+				*(*fuse.EntryOut)(unsafe.Pointer(&b[0])) = fuse.EntryOut{} // nothing the kernel could keep
+			} else if plus {
 				s.plusEntry(r, n, e, (*fuse.EntryOut)(unsafe.Pointer(&b[0])), given)
 			}
 			putDirent(b[head-direntSize:], e)
@@ -80,7 +89,9 @@ fill:
 			break
 		}
 	}
-	s.listings.listed(r.hdr.Pid, r.hdr.NodeId, given, files)
+	if l == nil {
+		s.listings.listed(r.hdr.Pid, r.hdr.NodeId, given, files)
+	}
 	return 0
 }
 
@@ -99,5 +110,5 @@ func (s *session[N]) plusEntry(r *request, dir N, e *Entry, o *fuse.EntryOut, wa
 	if err != nil {
 		return
 	}
-	s.fillEntry(o, n.ID(), a)
+	s.fillEntry(o, n, a)
 }

@@ -29,6 +29,8 @@ type session[N Node] struct {
 	entryValid, attrValid, negValid validity
 	listings                        hints
 	open                            *openFiles[N] // nil in cached mode
+	shares                          Sharer[N]     // nil: nobody else changes anything
+	locks                           Locker[N]     // nil: the kernel keeps them
 	noBacking                       sync.Once
 	conn                            *conn
 }
@@ -78,7 +80,13 @@ func newSession[N Node](fs Union[N], opt *Options) *session[N] {
 		// POLL and the locks. In cached mode the kernel then acts alone; in the
 		// others openFiles replaces those it answers.
 	}
-	if opt.Mode != Cached {
+	s.shares, _ = fs.(Sharer[N])
+	if s.shares != nil || opt.Mode == Shared {
+		s.locks, _ = fs.(Locker[N])
+	}
+	opt.shares, opt.locks = s.shares != nil, s.locks != nil
+	if opt.Mode != Cached || s.shares != nil {
+		opt.Writeback = false // the kernel cannot have both
 		s.open = newOpenFiles(s)
 		s.open.install()
 	}

@@ -57,6 +57,16 @@ func flagsFor(o *Options) uint64 {
 	case Shared:
 		f |= fuse.CAP_AUTO_INVAL_DATA
 	}
+	if o.shares {
+		// When a size changes that this mount did not change, no page is good any more.
+		f &^= fuse.CAP_EXPLICIT_INVAL_DATA
+		if os.Geteuid() == 0 {
+			f |= fuse.CAP_PASSTHROUGH
+		}
+	}
+	if o.locks {
+		f |= fuse.CAP_POSIX_LOCKS | fuse.CAP_FLOCK_LOCKS
+	}
 	return f
 }
 

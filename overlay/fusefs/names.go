@@ -21,7 +21,7 @@ func (s *session[N]) lookup(r *request, dir N) unix.Errno {
 	n, err := s.fs.Lookup(&r.caller, dir, string(b), a)
 	if err != nil {
 		e := errno(err)
-		if e == unix.ENOENT && s.negValid != (validity{}) {
+		if e == unix.ENOENT && s.negValid != (validity{}) && s.keepsNames(dir) {
 			o := answer[fuse.EntryOut](r)
 			o.EntryValid = s.negValid.sec
 			o.EntryValidNsec = s.negValid.nsec
@@ -31,6 +31,15 @@ func (s *session[N]) lookup(r *request, dir N) unix.Errno {
 	}
 	s.listings.looked(r.hdr.Pid, r.hdr.NodeId, uint32(a.Mode))
 	return s.entry(r, n, a)
+}
+
+// keepsNames says whether the kernel may remember which names a directory does not have.
+func (s *session[N]) keepsNames(dir N) bool {
+	if s.shares == nil {
+		return true
+	}
+	_, rest := s.shares.Keep(dir)
+	return rest
 }
 
 func (s *session[N]) forget(r *request, _ N) unix.Errno {
@@ -218,9 +227,14 @@ func (s *session[N]) tmpfile(r *request, dir N) unix.Errno {
 	}
 	o := answer[fuse.CreateOut](r)
 	r.entry = n.ID()
-	s.fillEntry(&o.EntryOut, r.entry, a)
+	s.fillEntry(&o.EntryOut, n, a)
 	if s.open != nil {
-		return s.open.opened(r, n, in.Flags, &o.OpenOut)
+		e := s.open.opened(r, n, in.Flags, &o.OpenOut)
+		if e != 0 {
+			s.undo(r)
+			r.entry = 0
+		}
+		return e
 	}
 	o.OpenFlags = fuse.FOPEN_KEEP_CACHE
 	return 0

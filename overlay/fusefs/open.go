@@ -2,6 +2,7 @@ package fusefs
 
 import (
 	"sync"
+	"sync/atomic"
 	"unsafe"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -14,10 +15,18 @@ import (
 // either all through the page cache, or all through one and the same backing
 // file.
 type openFiles[N Node] struct {
-	s *session[N]
+	s       *session[N]
+	handles atomic.Uint64 // last handle given
 
 	mu    sync.Mutex // guards nodes, and refs of each; a leaf
 	nodes map[uint64]*openNode
+	dirs  map[uint64]*openDir // by handle; guarded by mu
+}
+
+// openDir is one open of a directory that others change.
+type openDir struct {
+	mu sync.Mutex // held while it is read
+	Listing
 }
 
 // openNode is a node that is open.
@@ -32,19 +41,27 @@ type openNode struct {
 }
 
 func newOpenFiles[N Node](s *session[N]) *openFiles[N] {
-	return &openFiles[N]{s: s, nodes: map[uint64]*openNode{}}
+	return &openFiles[N]{s: s, nodes: map[uint64]*openNode{}, dirs: map[uint64]*openDir{}}
 }
 
-// install puts the handlers into the dispatch table. OPENDIR, FLUSH and ACCESS
-// stay ENOSYS.
+// install puts the handlers into the dispatch table. What is not installed stays ENOSYS:
+// ACCESS always, OPENDIR where nobody else changes a directory, FLUSH and the locks where
+// the kernel keeps the locks.
 func (f *openFiles[N]) install() {
 	f.s.ops[opOpen] = operation[N]{(*session[N]).openFile, true}
 	f.s.ops[opCreate] = operation[N]{(*session[N]).create, true}
 	f.s.ops[opRelease] = operation[N]{(*session[N]).releaseFile, false}
-	if _, ok := f.s.fs.(Locker[N]); ok && f.s.opt.Mode == Shared {
+	if f.s.locks != nil {
 		f.s.ops[opGetlk] = operation[N]{(*session[N]).getlk, true}
 		f.s.ops[opSetlk] = operation[N]{(*session[N]).setlk, true}
 		f.s.ops[opSetlkw] = operation[N]{(*session[N]).setlk, true}
+	}
+	if f.s.locks != nil || f.s.shares != nil {
+		f.s.ops[opFlush] = operation[N]{(*session[N]).flush, true}
+	}
+	if f.s.shares != nil {
+		f.s.ops[opOpendir] = operation[N]{(*session[N]).openDir, true}
+		f.s.ops[opReleasedir] = operation[N]{(*session[N]).releaseDir, false}
 	}
 }
 
@@ -68,12 +85,17 @@ func (s *session[N]) create(r *request, dir N) unix.Errno {
 	r.caller.Umask = in.Umask
 	a := &r.w.attr
 	n, err := s.fs.Mknod(&r.caller, dir, name, in.Mode, 0, a)
+	if errno(err) == unix.EEXIST && in.Flags&unix.O_EXCL == 0 {
+		// Somebody else made it since the kernel looked. It looks again, and checks who
+		// may open what is there.
+		return unix.ESTALE
+	}
 	if err != nil {
 		return errno(err)
 	}
 	o := answer[fuse.CreateOut](r)
 	r.entry = n.ID()
-	s.fillEntry(&o.EntryOut, r.entry, a)
+	s.fillEntry(&o.EntryOut, n, a)
 	e := s.open.opened(r, n, in.Flags, &o.OpenOut)
 	if e != 0 {
 		s.undo(r)
@@ -84,6 +106,24 @@ func (s *session[N]) create(r *request, dir N) unix.Errno {
 
 // opened decides how the kernel shall do I/O on n.
 func (f *openFiles[N]) opened(r *request, n N, flags uint32, o *fuse.OpenOut) unix.Errno {
+	keep, direct := true, f.s.opt.Mode == Passthrough
+	if x := f.s.shares; x != nil {
+		pass, err := x.OpenFile(&r.caller, n, flags)
+		if err != nil {
+			return errno(err)
+		}
+		_, keep = x.Keep(n)
+		direct = direct || pass
+	}
+	o.Fh = f.handles.Add(1)
+	e := f.how(r, n, flags, keep, direct && f.s.neg.passthrough, o)
+	if e != 0 && f.s.shares != nil {
+		f.s.shares.CloseFile(n, flags)
+	}
+	return e
+}
+
+func (f *openFiles[N]) how(r *request, n N, flags uint32, keep, direct bool, o *fuse.OpenOut) unix.Errno {
 	id := n.ID()
 	h := f.get(id)
 	h.mu.Lock()
@@ -92,7 +132,7 @@ func (f *openFiles[N]) opened(r *request, n N, flags uint32, o *fuse.OpenOut) un
 	if h.backing != 0 && write && !h.upper {
 		return f.handOver(id, n)
 	}
-	if f.s.opt.Mode == Passthrough && !h.cached && h.backing == 0 {
+	if direct && !h.cached && h.backing == 0 {
 		if e := f.back(h, &r.caller, n, write); e != 0 {
 			f.put(id)
 			return e
@@ -104,7 +144,12 @@ func (f *openFiles[N]) opened(r *request, n N, flags uint32, o *fuse.OpenOut) un
 		return 0
 	}
 	h.cached = true
-	if f.s.opt.Mode == Passthrough {
+	switch {
+	case !keep:
+		// What others change must not be in the page cache. (A shared mapping is all the
+		// same, see docs/grafts.md.)
+		o.OpenFlags = fuse.FOPEN_DIRECT_IO | fuse.FOPEN_PARALLEL_DIRECT_WRITES
+	case f.s.opt.Mode != Shared:
 		o.OpenFlags = fuse.FOPEN_KEEP_CACHE
 	}
 	return 0
@@ -177,31 +222,84 @@ func (f *openFiles[N]) put(id uint64) {
 }
 
 func (s *session[N]) releaseFile(r *request, _ N) unix.Errno {
+	in := decode[fuse.ReleaseIn](r)
+	if s.locks != nil && in != nil {
+		s.locks.Released(r.hdr.NodeId, in.Fh)
+	}
 	s.open.put(r.hdr.NodeId)
+	if s.shares != nil && in != nil {
+		var none N
+		if n := s.fs.Node(r.hdr.NodeId); n != none {
+			s.shares.CloseFile(n, in.Flags)
+		}
+	}
 	return 0
 }
 
-func (s *session[N]) getlk(r *request, n N) unix.Errno {
-	in := decode[fuse.LkIn](r)
+// flush is asked at every close(2): the moment when the locks of a process on the file
+// end, and the last one at which a write can fail.
+func (s *session[N]) flush(r *request, n N) unix.Errno {
+	in := decode[fuse.FlushIn](r)
 	if in == nil {
 		return unix.EIO
 	}
-	lk := Lock{in.Lk.Start, in.Lk.End, in.Lk.Typ, in.Lk.Pid}
-	if err := s.fs.(Locker[N]).Getlk(n, in.Owner, &lk); err != nil {
+	var err error
+	if s.shares != nil {
+		err = s.shares.FlushFile(n)
+	}
+	if s.locks != nil {
+		s.locks.Unlock(n, in.LockOwner)
+	}
+	return errno(err)
+}
+
+func (s *session[N]) openDir(r *request, n N) unix.Errno {
+	l, err := s.shares.OpenDir(n)
+	if err != nil {
 		return errno(err)
 	}
-	answer[fuse.LkOut](r).Lk = fuse.FileLock{Start: lk.Start, End: lk.End, Typ: lk.Type, Pid: lk.PID}
+	o := answer[fuse.OpenOut](r)
+	if l == nil {
+		o.OpenFlags = fuse.FOPEN_KEEP_CACHE | fuse.FOPEN_CACHE_DIR
+		if s.opt.Mode == Shared {
+			o.OpenFlags = 0
+		}
+		return 0
+	}
+	f := s.open
+	o.Fh = f.handles.Add(1)
+	f.mu.Lock()
+	f.dirs[o.Fh] = &openDir{Listing: l}
+	f.mu.Unlock()
 	return 0
 }
 
-func (s *session[N]) setlk(r *request, n N) unix.Errno {
-	in := decode[fuse.LkIn](r)
-	if in == nil {
-		return unix.EIO
+func (s *session[N]) releaseDir(r *request, _ N) unix.Errno {
+	in := decode[fuse.ReleaseIn](r)
+	if in == nil || in.Fh == 0 {
+		return 0
 	}
-	lk := Lock{in.Lk.Start, in.Lk.End, in.Lk.Typ, in.Lk.Pid}
-	wait := r.hdr.Opcode == opSetlkw
-	return errno(s.fs.(Locker[N]).Setlk(n, in.Owner, &lk, in.LkFlags&fuse.LK_FLOCK != 0, wait, r.caller.Cancel))
+	f := s.open
+	f.mu.Lock()
+	l := f.dirs[in.Fh]
+	delete(f.dirs, in.Fh)
+	f.mu.Unlock()
+	if l != nil {
+		l.mu.Lock() // the kernel sends it after the last reading
+		l.Close()
+		l.mu.Unlock()
+	}
+	return 0
+}
+
+// listing returns the open directory of a handle, nil if the union's own listing is meant.
+func (s *session[N]) listing(handle uint64) *openDir {
+	if handle == 0 || s.shares == nil {
+		return nil
+	}
+	s.open.mu.Lock()
+	defer s.open.mu.Unlock()
+	return s.open.dirs[handle]
 }
 
 const (

@@ -63,6 +63,8 @@ type Options struct {
 
 	// Log gets one line (or a line and a stack) per event worth knowing.
 	Log func(format string, args ...any)
+
+	shares, locks bool // see Sharer and Locker
 }
 
 // DefaultOptions are those of a mount of the given mode by the current user.

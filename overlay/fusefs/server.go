@@ -25,9 +25,6 @@ func Mount[N Node](fs Union[N], path string, opt Options) (*Server, error) {
 	if err := Check(path); err != nil {
 		return nil, err
 	}
-	if opt.Mode != Cached {
-		opt.Writeback = false // the kernel cannot have both
-	}
 	fd, err := mountDevice(path, &opt)
 	if err != nil {
 		return nil, err

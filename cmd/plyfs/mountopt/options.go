@@ -3,6 +3,8 @@ package mountopt
 import (
 	"fmt"
 	"time"
+
+	"github.com/plyfs/plyfs/overlay/graft"
 )
 
 // Options is what a list of options, or several, asked for. Pointers and empty
@@ -43,7 +45,9 @@ type Options struct {
 	ReadOnly                       bool
 	NoSuid, NoDev, NoExec, NoAtime bool
 	Source                         string
-	Context                        []string // SELinux options, raw
+
+	Grafts  []graft.Spec // sources of binds not yet absolute
+	Context []string     // SELinux options, raw
 }
 
 // IDRange maps Count owners from Layer on, as stored in the layers, to those from

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"slices"
 	"strings"
+
+	"github.com/plyfs/plyfs/overlay/graft"
 )
 
 type kind uint8
@@ -34,6 +36,7 @@ func buildTable() map[string]row {
 	ownerRows(t)
 	serveRows(t)
 	mountRows(t)
+	graftRows(t)
 	silence(t)
 	refuse(t)
 	return t
@@ -153,6 +156,25 @@ func mountRows(t map[string]row) {
 		t[name] = row{value: true, form: "LABEL", text: "SELinux label, for the kernel", set: func(o *Options, v string) error {
 			o.Context = append(o.Context, name+"="+v)
 			return nil
+		}}
+	}
+}
+
+func graftRows(t map[string]row) {
+	for name, f := range map[string]struct {
+		form, text string
+		parse      func(string) (graft.Spec, error)
+	}{
+		"bind":   {"SRC:DST[:ro]", "show a directory or file of the host at DST in the view", graft.ParseBind},
+		"volume": {"[SRC:]DST[:ro,nocopy]", "as docker run -v: a path of the host, or a volume by its name", graft.ParseVolume},
+		"tmpfs":  {"DST[:OPTIONS]", "an empty place in memory at DST: size, mode, uid, gid, ro", graft.ParseTmpfs},
+	} {
+		t[name] = row{value: true, form: f.form, text: f.text, set: func(o *Options, v string) error {
+			s, err := f.parse(unescapeCommas(v))
+			if err == nil {
+				o.Grafts = append(o.Grafts, s)
+			}
+			return err
 		}}
 	}
 }

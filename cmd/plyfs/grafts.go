@@ -1,0 +1,71 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/plyfs/plyfs/overlay"
+	"github.com/plyfs/plyfs/overlay/graft"
+)
+
+// graftedView is view for a mount with grafts.
+type graftedView struct {
+	*graft.Union
+	noFsync bool
+	about   about
+}
+
+// graft puts what the options name into the union.
+func (s *service) graft(fs *overlay.FS) (*graft.Union, error) {
+	specs := s.options.Grafts
+	for i := range specs {
+		if err := resolveVolume(&specs[i]); err != nil {
+			return nil, err
+		}
+	}
+	u, err := graft.New(fs, graft.Config{Specs: specs, ReadOnly: s.options.ReadOnly, Log: s.say})
+	if err != nil {
+		return nil, err
+	}
+	for _, g := range u.Grafts() {
+		s.detail("graft: %s", g.String())
+	}
+	return u, nil
+}
+
+// resolveVolume finds where a volume is. A plain mount has no store of volumes.
+func resolveVolume(spec *graft.Spec) error {
+	if spec.Kind != graft.Volume || spec.Path != "" {
+		return nil
+	}
+	if spec.Source == "" {
+		return fmt.Errorf("volume at %s: an anonymous volume belongs to a container; plyfs run makes one", spec.Target)
+	}
+	return fmt.Errorf("volume %s: there is no such volume", spec.Source)
+}
+
+// Stat implements fusefs.Stater.
+func (v *graftedView) Stat() any { return viewStat{v.about, v.FS().Stat()} }
+
+// Fsync and its like are what -o fsync=0 is about.
+func (v *graftedView) Fsync(n graft.Node, datasync bool) error {
+	if v.noFsync {
+		return nil
+	}
+	return v.Union.Fsync(n, datasync)
+}
+
+// FsyncDir is Fsync for directories.
+func (v *graftedView) FsyncDir(n graft.Node) error {
+	if v.noFsync {
+		return nil
+	}
+	return v.Union.FsyncDir(n)
+}
+
+// Syncfs is Fsync for everything.
+func (v *graftedView) Syncfs() error {
+	if v.noFsync {
+		return nil
+	}
+	return v.Union.Syncfs()
+}
