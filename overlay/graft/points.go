@@ -204,7 +204,7 @@ func (u *Union) plant(s *source) error {
 	parent, names := w.last(), w.missing
 	if len(names) == 0 {
 		end := w.chain[len(w.chain)-1]
-		parent, names = w.chain[len(w.chain)-2].node, []string{end.name}
+		parent = w.chain[len(w.chain)-2].node
 		u.addPoint(parent, end.name, Node{g: s.root}, true)
 		u.forget(end.node)
 		return nil

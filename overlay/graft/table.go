@@ -40,12 +40,6 @@ func (t *table) get(id uint64) *inode {
 	return t.ids[id]
 }
 
-func (t *table) ref(n *inode) {
-	t.mu.Lock()
-	n.refs++
-	t.mu.Unlock()
-}
-
 // unref takes count references away, and what nobody refers to any more out of the table.
 func (t *table) unref(n *inode, count uint64) {
 	var dead []*inode
