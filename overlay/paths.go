@@ -20,9 +20,9 @@ type userDir struct {
 func findDir(what, path string) (d userDir, err error) {
 	d = userDir{what: what, path: path}
 	var st unix.Stat_t
-	if d.real, err = filepath.EvalSymlinks(path); err == nil {
-		if d.real, err = filepath.Abs(d.real); err == nil {
-			err = unix.Stat(d.real, &st)
+	if err = unix.Stat(path, &st); err == nil { // first, for its error
+		if d.real, err = filepath.EvalSymlinks(path); err == nil {
+			d.real, err = filepath.Abs(d.real)
 		}
 	}
 	switch {

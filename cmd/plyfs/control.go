@@ -38,6 +38,9 @@ func tell(path, attr, value string) error {
 	for err == unix.EINTR {
 		err = unix.Lsetxattr(path, attr, []byte(value), 0)
 	}
+	if err == unix.EACCES {
+		err = unix.EPERM // the kernel wants the right to write first
+	}
 	if err != nil {
 		return controlError(path, err)
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 
 	"github.com/spf13/pflag"
@@ -79,6 +80,9 @@ var _ pflag.Value = (*valueFlag)(nil)
 func mount(o *mountopt.Options, mountpoint string, foreground bool) error {
 	if err := o.Validate(); err != nil {
 		return usageError{err}
+	}
+	if mountpoint == "" || slices.Contains(o.Lowers, "") || slices.Contains(o.DataLowers, "") {
+		return usagef("mount: a directory without a name")
 	}
 	if o.Log == "" {
 		o.Log = os.Getenv(logVariable)

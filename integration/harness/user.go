@@ -1,10 +1,12 @@
 package harness
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"syscall"
 	"testing"
@@ -84,4 +86,20 @@ func AsUser(dir, name string, args ...string) *exec.Cmd {
 	cmd.Dir = dir
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: UserID, Gid: UserID}}
 	return cmd
+}
+
+// Processes returns the daemons that serve dir, found by their command line: those of other users too,
+// whose mounts cannot be asked.
+func Processes(dir string) (pids []int) {
+	lines, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, path := range lines {
+		b, err := os.ReadFile(path)
+		if err != nil || !bytes.Contains(b, []byte(dir+"\x00")) || !bytes.HasPrefix(b, []byte(binary+"\x00")) {
+			continue
+		}
+		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path))); err == nil && Alive(pid) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
 }
