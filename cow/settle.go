@@ -87,9 +87,10 @@ var errSpent = errors.New("budget spent")
 type settler struct {
 	e           *Engine
 	o           SettleOptions
-	batch       []*Partial // filled, completing held; to be synced and sealed
-	bytes       int64      // copied in this batch
-	copied      int64      // of the budget
+	batch       []*Partial        // filled, completing held; to be synced and sealed
+	holds       map[*Partial]bool // those in batch
+	bytes       int64             // copied in this batch
+	copied      int64             // of the budget
 	done, total int64
 	left        int
 	dirs        hintDir
@@ -237,12 +238,20 @@ func (s *settler) file(dir int, name, path string) error {
 		}
 		return nil
 	}
+	if s.holds[p] { // another name of a file in the batch: the lock is ours already
+		p.Close()
+		return nil
+	}
 	full, err := s.fill(p, rec.Valid)
 	s.done += rec.Valid
 	switch {
 	case full && err == nil:
 		p.dropLower() // the batch may be long, and descriptors few
 		s.batch = append(s.batch, p)
+		if s.holds == nil {
+			s.holds = map[*Partial]bool{}
+		}
+		s.holds[p] = true
 		if len(s.batch) >= batchFiles || s.bytes >= batchBytes {
 			return s.flush()
 		}
@@ -343,6 +352,7 @@ func (s *settler) flush() error {
 		p.Close()
 	}
 	s.batch, s.bytes = s.batch[:0], 0
+	clear(s.holds)
 	return nil
 }
 

@@ -168,6 +168,8 @@ func (m *Mount) Close(t testing.TB) {
 	for m.pid > 0 && Alive(m.pid) {
 		if time.Now().After(deadline) {
 			t.Errorf("the daemon (process %d) stayed after the unmount", m.pid)
+			_ = unix.Kill(m.pid, unix.SIGQUIT) // its goroutines go to the log
+			time.Sleep(time.Second)
 			_ = unix.Kill(m.pid, unix.SIGKILL)
 			break
 		}
