@@ -32,6 +32,7 @@ func init() {
 		&mountCmd, &umountCmd,
 		&explainCmd, &treeCmd, &diffCmd,
 		&statCmd, &watchCmd, &settleCmd, &checkCmd,
+		&imageCmd,
 		&demoCmd, &versionCmd, &helpCmd,
 	}
 }

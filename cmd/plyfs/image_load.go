@@ -1,0 +1,206 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+
+	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/layer/image"
+	"github.com/plyfs/plyfs/layer/store"
+)
+
+var imageLoadCmd = command{
+	name:  "image load",
+	args:  "PATH...",
+	short: "bring in an OCI layout, a docker archive, a root filesystem",
+	long: `PATH is an OCI image layout (a directory or a tar file), an archive of docker save,
+a plain root filesystem (a tar file or a directory), or - for standard input. Archives
+may be compressed with gzip or zstd. Everything is checked against its digest.`,
+	run: runImageLoad,
+}
+
+var imagePullCmd = command{
+	name:  "image pull",
+	args:  "NAME...",
+	short: "bring in an image from a registry",
+	long:  `Credentials are those of docker login and podman login.`,
+	run:   runImagePull,
+}
+
+// interruptible returns a context that ends when the user has enough.
+func interruptible() (context.Context, func()) {
+	return signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM, unix.SIGHUP)
+}
+
+// loadFlags are those of load and pull.
+type loadFlags struct {
+	root, platform, name *string
+	quiet, json          *bool
+}
+
+func addLoadFlags(f *pflag.FlagSet) *loadFlags {
+	return &loadFlags{
+		platform: f.String("platform", "", "of an image for several, take that for `os/arch[/variant]` (default: this machine's)"),
+		name:     f.StringP("name", "n", "", "`name` for the image (default: those it comes with)"),
+		quiet:    f.BoolP("quiet", "q", false, "print only the id"),
+		json:     f.Bool("json", false, "print JSON"),
+		root:     storeFlag(f),
+	}
+}
+
+func (l *loadFlags) wanted() (*image.Platform, error) {
+	if *l.platform == "" {
+		return nil, nil
+	}
+	p, err := image.ParsePlatform(*l.platform)
+	if err != nil {
+		return nil, usageError{err}
+	}
+	return p, nil
+}
+
+func runImageLoad(c *command, args []string) error {
+	f := c.flags()
+	l := addLoadFlags(f)
+	plain := f.Bool("rootfs", false, "take it for a root filesystem, whatever is in it")
+	if err := c.parse(f, args, 1, -1); err != nil {
+		return err
+	}
+	p, err := l.wanted()
+	if err != nil {
+		return err
+	}
+	return l.each(f.Args(), func(ctx context.Context, s *store.Store, path string) (*image.Source, error) {
+		return image.Open(ctx, path, image.OpenOptions{Platform: p, Temp: s.Path("staging"), Plain: *plain})
+	})
+}
+
+func runImagePull(c *command, args []string) error {
+	f := c.flags()
+	l := addLoadFlags(f)
+	plain := f.Bool("plain-http", false, "ask without TLS")
+	if err := c.parse(f, args, 1, -1); err != nil {
+		return err
+	}
+	p, err := l.wanted()
+	if err != nil {
+		return err
+	}
+	return l.each(f.Args(), func(ctx context.Context, _ *store.Store, ref string) (*image.Source, error) {
+		return image.Pull(ctx, ref, image.PullOptions{Platform: p, PlainHTTP: *plain})
+	})
+}
+
+// each brings in the images of every source, and prints them.
+func (l *loadFlags) each(args []string, open func(ctx context.Context, s *store.Store, arg string) (*image.Source, error)) error {
+	s, err := openStore(*l.root)
+	if err != nil {
+		return err
+	}
+	ctx, stop := interruptible()
+	defer stop()
+	all := []*store.Image{}
+	err = eachName(args, "image", func(arg string) error {
+		src, err := open(ctx, s, arg)
+		if err != nil {
+			return err
+		}
+		defer src.Close()
+		if *l.name != "" && (len(src.Images) > 1 || len(args) > 1) {
+			return usagef("image: one name for several images; load them without --name")
+		}
+		for _, in := range src.Images {
+			img, err := l.add(ctx, s, in, arg)
+			if err != nil {
+				return fmt.Errorf("%s: %w", arg, err)
+			}
+			all = append(all, img)
+		}
+		return nil
+	})
+	if *l.json && (err == nil || len(all) > 0) {
+		if e := printJSON(all); err == nil {
+			err = e
+		}
+	}
+	return err
+}
+
+func (l *loadFlags) add(ctx context.Context, s *store.Store, in *image.Image, source string) (*store.Image, error) {
+	names := in.Names
+	if *l.name != "" {
+		names = []string{*l.name}
+	}
+	o := store.AddOptions{Names: names, Source: source}
+	var bar *layerProgress
+	if !*l.quiet && !*l.json {
+		bar = &layerProgress{}
+		o.Progress = bar
+	}
+	img, err := s.Add(ctx, in, o)
+	if bar != nil {
+		bar.end()
+	}
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case *l.json:
+	case *l.quiet:
+		fmt.Println(img.ID)
+	default:
+		for _, layer := range img.Layers {
+			for _, note := range layer.Notes {
+				fmt.Fprintln(os.Stderr, "plyfs: "+oneLine(note))
+			}
+		}
+		fmt.Printf("%s  %s  %d layers, %s\n", img.Name(), store.ShortID(img.ID), len(img.Layers), bytesText(img.Size))
+	}
+	return img, nil
+}
+
+// layerProgress shows one layer after the other: a bar on a terminal, otherwise lines.
+type layerProgress struct {
+	now        *progress
+	line       string
+	done, size int64
+}
+
+// Layer implements store.Progress.
+func (p *layerProgress) Layer(n, total int, id string, size int64) {
+	p.end()
+	p.line = fmt.Sprintf("layer %d of %d", n, total)
+	if id != "" {
+		p.line += " " + store.ShortID(id)
+	}
+	p.now, p.done, p.size = newProgress(os.Stderr, p.line), 0, size
+}
+
+// Read implements store.Progress.
+func (p *layerProgress) Read(n int) {
+	p.done += int64(n)
+	if p.now != nil && p.size > 0 {
+		p.now.at(p.done, p.size)
+	}
+}
+
+// Done implements store.Progress.
+func (p *layerProgress) Done(had bool) {
+	p.end()
+	what := "unpacked"
+	if had {
+		what = "was there"
+	}
+	fmt.Fprintf(os.Stderr, "%s: %s\n", p.line, what)
+}
+
+func (p *layerProgress) end() {
+	if p.now != nil {
+		p.now.end()
+	}
+	p.now = nil
+}

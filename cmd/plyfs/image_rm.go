@@ -1,0 +1,108 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/plyfs/plyfs/layer/store"
+)
+
+var imageRmCmd = command{
+	name:  "image rm",
+	args:  "IMAGE...",
+	short: "take away a name, and with the last one the image",
+	run:   runImageRm,
+}
+
+var imagePruneCmd = command{
+	name:  "image prune",
+	short: "take away images without a name, and layers without an image",
+	run:   runImagePrune,
+}
+
+var imageTagCmd = command{
+	name:  "image tag",
+	args:  "IMAGE NAME",
+	short: "give an image a further name",
+	run:   runImageTag,
+}
+
+func runImageRm(c *command, args []string) error {
+	f := c.flags()
+	force := f.BoolP("force", "f", false, "also an image that has several names")
+	asJSON := f.Bool("json", false, "print JSON")
+	root := storeFlag(f)
+	if err := c.parse(f, args, 1, -1); err != nil {
+		return err
+	}
+	s, err := openStore(*root)
+	if err != nil {
+		return err
+	}
+	return eachName(f.Args(), "image rm", func(ref string) error {
+		r, err := s.RemoveImage(ref, *force)
+		if err != nil {
+			return err
+		}
+		return printRemoved(r, *asJSON)
+	})
+}
+
+func runImagePrune(c *command, args []string) error {
+	f := c.flags()
+	all := f.BoolP("all", "a", false, "all images that no container uses")
+	asJSON := f.Bool("json", false, "print JSON")
+	root := storeFlag(f)
+	if err := c.parse(f, args, 0, 0); err != nil {
+		return err
+	}
+	s, err := openStore(*root)
+	if err != nil {
+		return err
+	}
+	r, err := s.Prune(*all)
+	if err != nil {
+		return err
+	}
+	return printRemoved(r, *asJSON)
+}
+
+func printRemoved(r *store.Removed, asJSON bool) error {
+	if asJSON {
+		return printJSON(r)
+	}
+	for _, n := range r.Names {
+		fmt.Println("name", n)
+	}
+	for _, id := range r.Images {
+		fmt.Println("image", store.ShortID(id))
+	}
+	for _, id := range r.Layers {
+		fmt.Println("layer", store.ShortID(id))
+	}
+	if len(r.Layers) > 0 {
+		fmt.Println(bytesText(r.Size), "removed")
+	}
+	return nil
+}
+
+func runImageTag(c *command, args []string) error {
+	f := c.flags()
+	asJSON := f.Bool("json", false, "print JSON")
+	root := storeFlag(f)
+	if err := c.parse(f, args, 2, 2); err != nil {
+		return err
+	}
+	s, err := openStore(*root)
+	if err != nil {
+		return err
+	}
+	full, err := s.Tag(f.Arg(0), f.Arg(1))
+	if err != nil {
+		return err
+	}
+	if *asJSON {
+		return printJSON(map[string]string{"name": full})
+	}
+	fmt.Println(full)
+	return nil
+}

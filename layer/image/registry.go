@@ -1,0 +1,78 @@
+package image
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+)
+
+// PullOptions say how an image is fetched from a registry.
+type PullOptions struct {
+	Platform  *Platform // nil: that of this machine
+	PlainHTTP bool      // no TLS; on this machine and in private networks it is tried anyway
+}
+
+// Pull asks a registry for the image called ref. Credentials are those of Docker and
+// Podman: ~/.docker/config.json with its helpers, $DOCKER_CONFIG, $REGISTRY_AUTH_FILE. Layers are fetched
+// when they are opened.
+func Pull(ctx context.Context, ref string, o PullOptions) (*Source, error) {
+	if o.Platform == nil {
+		o.Platform = Host()
+	}
+	var how []name.Option
+	if o.PlainHTTP {
+		how = append(how, name.Insecure)
+	}
+	r, err := name.ParseReference(ref, how...)
+	if err != nil {
+		return nil, err
+	}
+	b := &registryBlobs{repo: r.Context(), options: []remote.Option{remote.WithAuthFromKeychain(authn.DefaultKeychain), remote.WithUserAgent("plyfs")}}
+	top, err := remote.Get(r, b.with(ctx)...)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", ref, err)
+	}
+	img, err := resolveRaw(ctx, b, &top.Descriptor, top.Manifest, o.Platform, 0)
+	if err == nil {
+		err = o.Platform.check(img.Config)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", ref, err)
+	}
+	if _, ok := r.(name.Tag); ok {
+		img.Names = []string{ref}
+	}
+	return &Source{Kind: Registry, Images: []*Image{img}}, nil
+}
+
+// registryBlobs are those of a repository.
+type registryBlobs struct {
+	repo    name.Repository
+	options []remote.Option
+}
+
+func (b *registryBlobs) with(ctx context.Context) []remote.Option {
+	return append(b.options[:len(b.options):len(b.options)], remote.WithContext(ctx))
+}
+
+func (b *registryBlobs) blob(ctx context.Context, d *v1.Descriptor) (io.ReadCloser, error) {
+	at := b.repo.Digest(d.Digest.String())
+	if d.MediaType.IsImage() || d.MediaType.IsIndex() {
+		m, err := remote.Get(at, b.with(ctx)...)
+		if err != nil {
+			return nil, err
+		}
+		return io.NopCloser(bytes.NewReader(m.Manifest)), nil
+	}
+	l, err := remote.Layer(at, b.with(ctx)...)
+	if err != nil {
+		return nil, err
+	}
+	return l.Compressed()
+}
