@@ -2,6 +2,7 @@ package overlay
 
 import (
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -29,6 +30,9 @@ type found struct {
 	data     Attr
 }
 
+// founds saves the allocation of a found, which is large, for every lookup.
+var founds = sync.Pool{New: func() any { return new(found) }}
+
 // Lookup finds name in the directory parent, fills a, and returns the node with one
 // more reference. ENOENT for a missing name and for one hidden by a whiteout.
 func (fs *FS) Lookup(c *Caller, parent *Node, name string, a *Attr) (*Node, error) {
@@ -52,11 +56,15 @@ func (fs *FS) lookupLocked(parent *Node, name string, a *Attr) (*Node, error) {
 		}
 		return n, nil
 	}
-	var f found
-	if err := fs.find(parent, name, &f); err != nil {
+	f := founds.Get().(*found)
+	defer func() {
+		*f = found{}
+		founds.Put(f)
+	}()
+	if err := fs.find(parent, name, f); err != nil {
 		return nil, err
 	}
-	n, err := fs.adopt(parent, name, &f)
+	n, err := fs.adopt(parent, name, f)
 	if err != nil {
 		return nil, err
 	}
@@ -239,10 +247,17 @@ func (s *search) try(part *layer.Dir, upper, last bool) (bool, error) {
 			s.origin(part, fd)
 		}
 	}
-	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+	if st.Mode&unix.S_IFMT != unix.S_IFREG || !upper && s.nothingBelow(part) {
 		return false, nil
 	}
 	return s.metacopy(fd, upper)
+}
+
+// nothingBelow says that no layer could have the data of a metadata-only file found in part: it is
+// not asked whether it is one (kernel: ovl_lookup_single and its last).
+func (s *search) nothingBelow(part *layer.Dir) bool {
+	fs := s.fs
+	return len(fs.datas) == 0 && part.Tree() == fs.lowers[len(fs.lowers)-1]
 }
 
 // hiddenAbove looks for a .wh. file in the parts that did not have the name.
@@ -313,7 +328,7 @@ func (s *search) follow(fd int) (bool, error) {
 	}
 	r, err := whiteout.ParseRedirect(v)
 	if err != nil {
-		fs.cfg.logf("%s: redirect %q not followed: %v", s.name, v, err)
+		fs.cfg.logf("%s: redirect %q not followed: %v", s.name, string(v), err)
 		return false, unix.EIO
 	}
 	s.redirect = true

@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -20,7 +22,11 @@ const (
 	msgStart = pageSize - 80 // sizeof(fuse_in_header) + sizeof(fuse_write_in)
 	bufSize  = pageSize + maxIO
 
-	idleMax    = 4    // more idle workers than this end
+	// The kernel gives each request to the worker that waited longest, so that all idle
+	// workers take turns: the fewer they are, the warmer their caches.
+	idleMax    = 2    // more idle workers than this end
+	idleRounds = 128  // ... when it was so after each of the last requests of a worker
+	idleBurst  = 16   // above this they end at once: each may hold 2 MiB of buffers
 	workersMax = 2048 // each may be held by one slow operation
 )
 
@@ -54,6 +60,9 @@ type worker struct {
 	req     request
 	attr    Attr
 	entries [entryBatch]Entry
+
+	yielded time.Time // see yield
+	rounds  int       // see surplus
 
 	current atomic.Uint64 // see interrupt.go
 	opcode  atomic.Uint32 // of that request, or of one before
@@ -156,12 +165,35 @@ func (w *worker) requests() error {
 				}
 			}
 		}
-		if c.idle.Add(1) > idleMax {
-			if c.retire() {
-				return nil
-			}
+		if w.surplus(c.idle.Add(1)) && c.retire() {
+			return nil
 		}
+		w.yield()
 	}
+}
+
+// yieldAfter is well below the 10 ms of forcePreemptNS in the Go runtime, see yield.
+const yieldAfter = 5 * time.Millisecond
+
+// yield passes through the Go scheduler now and then. A goroutine that only makes system
+// calls never does, and the runtime's monitor thread (retake in runtime/proc.go) takes it
+// for one that should be preempted after 10 ms: from then on it wakes every 20 µs to take
+// the processor away during a system call, which costs more than most requests.
+func (w *worker) yield() {
+	if now := time.Now(); now.Sub(w.yielded) > yieldAfter {
+		runtime.Gosched()
+		w.yielded = now
+	}
+}
+
+// surplus says whether there are too many idle workers, idle now, for long enough.
+func (w *worker) surplus(idle int32) bool {
+	if idle <= idleMax {
+		w.rounds = 0
+		return false
+	}
+	w.rounds++
+	return w.rounds > idleRounds || idle > idleBurst
 }
 
 // retire says whether the calling worker, just idle, should end: never the last.
