@@ -56,6 +56,7 @@ func newSession[N Node](fs Union[N], opt *Options) *session[N] {
 		opRename:          {(*session[N]).rename, true},
 		opRename2:         {(*session[N]).rename2, true},
 		opLink:            {(*session[N]).link, true},
+		opCreate:          {(*session[N]).create, true},
 		opTmpfile:         {(*session[N]).tmpfile, true},
 		opRead:            {(*session[N]).read, true},
 		opWrite:           {(*session[N]).write, true},
@@ -76,7 +77,7 @@ func newSession[N Node](fs Union[N], opt *Options) *session[N] {
 		opIoctl:           {(*session[N]).ioctl, true},
 		opInterrupt:       {(*session[N]).interrupt, false},
 		opDestroy:         {(*session[N]).destroy, false},
-		// Answered ENOSYS below, once: OPEN, OPENDIR, CREATE, FLUSH, ACCESS, BMAP,
+		// Answered ENOSYS below, once: OPEN, OPENDIR, FLUSH, ACCESS, BMAP,
 		// POLL and the locks. In cached mode the kernel then acts alone; in the
 		// others openFiles replaces those it answers.
 	}

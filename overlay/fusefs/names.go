@@ -71,8 +71,7 @@ func (s *session[N]) batchForget(r *request, _ N) unix.Errno {
 	return 0
 }
 
-// mknod makes a file of any type but directory and symbolic link. With CREATE
-// answered ENOSYS the kernel creates regular files with it too.
+// mknod makes a file of any type but directory and symbolic link.
 func (s *session[N]) mknod(r *request, dir N) unix.Errno {
 	in := decode[fuse.MknodIn](r)
 	if in == nil {
@@ -89,6 +88,51 @@ func (s *session[N]) mknod(r *request, dir N) unix.Errno {
 		return errno(err)
 	}
 	return s.entry(r, n, a)
+}
+
+// create makes a regular file and opens it. The kernel forgets the handle: with OPEN answered
+// ENOSYS it sends no RELEASE either.
+//
+// A file made for writing only is written past the page cache: a program that fills a new file
+// and closes it gains nothing from the cache, and the kernel does not ask for the file's
+// capabilities (a GETXATTR) before the first write. Every other open of the file, earlier or
+// later, goes through the cache, which the kernel keeps coherent with such writes.
+func (s *session[N]) create(r *request, dir N) unix.Errno {
+	_, flags, o, e := s.makeFile(r, dir)
+	if e != 0 {
+		return e
+	}
+	o.OpenFlags = fuse.FOPEN_KEEP_CACHE
+	if flags&unix.O_ACCMODE == unix.O_WRONLY && !s.neg.writeback {
+		o.OpenFlags = fuse.FOPEN_DIRECT_IO
+	}
+	return 0
+}
+
+// makeFile serves the first half of CREATE: it returns the new file and the flags to open it
+// with. o is to be filled in.
+func (s *session[N]) makeFile(r *request, dir N) (n N, flags uint32, o *fuse.OpenOut, e unix.Errno) {
+	in := decode[fuse.CreateIn](r)
+	if in == nil {
+		return n, 0, nil, unix.EIO
+	}
+	name, _, ok := r.child(int(unsafe.Sizeof(*in)))
+	if !ok {
+		return n, 0, nil, unix.EINVAL
+	}
+	r.caller.Umask = in.Umask
+	a := &r.w.attr
+	n, err := s.fs.Mknod(&r.caller, dir, name, in.Mode, 0, a)
+	if err != nil {
+		if e = errno(err); e == unix.EEXIST && in.Flags&unix.O_EXCL == 0 {
+			e = unix.ESTALE // somebody was faster: the kernel looks the name up again
+		}
+		return n, 0, nil, e
+	}
+	out := answer[fuse.CreateOut](r)
+	r.entry = n.ID()
+	s.fillEntry(&out.EntryOut, n, a)
+	return n, in.Flags, &out.OpenOut, 0
 }
 
 func (s *session[N]) mkdir(r *request, dir N) unix.Errno {

@@ -49,7 +49,7 @@ func newOpenFiles[N Node](s *session[N]) *openFiles[N] {
 // the kernel keeps the locks.
 func (f *openFiles[N]) install() {
 	f.s.ops[opOpen] = operation[N]{(*session[N]).openFile, true}
-	f.s.ops[opCreate] = operation[N]{(*session[N]).create, true}
+	f.s.ops[opCreate] = operation[N]{(*session[N]).createFile, true}
 	f.s.ops[opRelease] = operation[N]{(*session[N]).releaseFile, false}
 	if f.s.locks != nil {
 		f.s.ops[opGetlk] = operation[N]{(*session[N]).getlk, true}
@@ -73,31 +73,13 @@ func (s *session[N]) openFile(r *request, n N) unix.Errno {
 	return s.open.opened(r, n, in.Flags, answer[fuse.OpenOut](r))
 }
 
-func (s *session[N]) create(r *request, dir N) unix.Errno {
-	in := decode[fuse.CreateIn](r)
-	if in == nil {
-		return unix.EIO
-	}
-	name, _, ok := r.child(int(unsafe.Sizeof(*in)))
-	if !ok {
-		return unix.EINVAL
-	}
-	r.caller.Umask = in.Umask
-	a := &r.w.attr
-	n, err := s.fs.Mknod(&r.caller, dir, name, in.Mode, 0, a)
-	if errno(err) == unix.EEXIST && in.Flags&unix.O_EXCL == 0 {
-		// Somebody else made it since the kernel looked. It looks again, and checks who
-		// may open what is there.
-		return unix.ESTALE
-	}
-	if err != nil {
-		return errno(err)
-	}
-	o := answer[fuse.CreateOut](r)
-	r.entry = n.ID()
-	s.fillEntry(&o.EntryOut, n, a)
-	e := s.open.opened(r, n, in.Flags, &o.OpenOut)
+// createFile is create in the modes that answer OPEN.
+func (s *session[N]) createFile(r *request, dir N) unix.Errno {
+	n, flags, o, e := s.makeFile(r, dir)
 	if e != 0 {
+		return e
+	}
+	if e = s.open.opened(r, n, flags, o); e != 0 {
 		s.undo(r)
 		r.entry = 0
 	}
