@@ -78,6 +78,12 @@ func (s *session[N]) lseek(r *request, n N) unix.Errno {
 	if in == nil || int64(in.Offset) < 0 {
 		return unix.EINVAL
 	}
+	// The kernel does not write dirty pages back before it asks. Those of a mapping are not
+	// known here, with gathered writes no others are either. Dropping the pages writes them; the
+	// caller holds the inode's lock in the kernel, which that does not take.
+	if err := s.conn.invalInode(r.hdr.NodeId, 0, 0); err != nil {
+		return errno(err)
+	}
 	off, err := s.fs.Seek(n, int64(in.Offset), int(in.Whence))
 	if err != nil {
 		return errno(err)

@@ -23,7 +23,7 @@
 //
 // What the kernel may decide by itself is settled once, by [Mode]:
 //
-//   - [Cached]: OPEN, OPENDIR, CREATE, FLUSH and ACCESS are answered ENOSYS, so
+//   - [Cached]: OPEN, OPENDIR, FLUSH and ACCESS are answered ENOSYS, so
 //     that the kernel never asks them again. Requests carry no handles, I/O is by
 //     node, RELEASE does not exist, and entries and attributes stay valid until the
 //     timeout (a day, unless told otherwise). Nobody but this mount may change the
@@ -56,6 +56,6 @@
 //	worker.mu          (interrupt.go: closing a cancel channel; a leaf under pool.mu)
 //
 // Notifications (notify.go) may block in the kernel on an inode that a request
-// holds: send them without holding any lock of the union, and never from inside a
-// request on the same inode.
+// holds: send them without holding any lock of the union, and from inside a request on
+// the same inode only where the kernel's side was looked at (lseek in data.go).
 package fusefs

@@ -11,7 +11,7 @@ import (
 // notify sends a message nobody asked for: unique 0, its code in place of an
 // errno. parts follow the header.
 func (c *conn) notify(code int32, parts ...[]byte) error {
-	h := fuse.OutHeader{Status: code}
+	h := fuse.OutHeader{Status: -code} // go-fuse has the codes below zero, the kernel wants them above
 	iov := make([][]byte, 1, 1+len(parts))
 	iov[0] = unsafe.Slice((*byte)(unsafe.Pointer(&h)), outHeaderSize)
 	size := outHeaderSize
@@ -40,8 +40,12 @@ func gone(what string, err error) error {
 // [off, off+length), or to the end if length is 0 or less. A negative off drops
 // the attributes only.
 func (v *Server) InvalInode(node uint64, off, length int64) error {
+	return v.conn.invalInode(node, off, length)
+}
+
+func (c *conn) invalInode(node uint64, off, length int64) error {
 	o := fuse.NotifyInvalInodeOut{Ino: node, Off: off, Length: length}
-	return gone("invalidate inode", v.conn.notify(fuse.NOTIFY_INVAL_INODE, bytesOf(&o)))
+	return gone("invalidate inode", c.notify(fuse.NOTIFY_INVAL_INODE, bytesOf(&o)))
 }
 
 // InvalEntry makes the kernel forget what it knows of a name, also that it is
