@@ -26,8 +26,10 @@ func (s *service) graft(fs *overlay.FS) (*graft.Union, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, g := range u.Grafts() {
-		s.detail("graft: %s", g.String())
+	if s.options.Verbose {
+		for _, line := range u.Abilities() {
+			s.say("%s", line)
+		}
 	}
 	return u, nil
 }

@@ -145,6 +145,13 @@ func isGone(err error) bool {
 	return err == unix.ENOTCONN || err == unix.ESTALE || err == unix.ECONNABORTED || err == unix.ESHUTDOWN
 }
 
+// answers asks the filesystem of a descriptor. Not by stat(2): that may be answered from memory
+// long after the source is gone.
+func answers(fd int) error {
+	var st unix.Statfs_t
+	return retry(func() error { return unix.Fstatfs(fd, &st) })
+}
+
 // revive is called when a descriptor of the source turned out dead. It opens the root
 // again if that is dead too, and says whether there is a living one.
 func (s *source) revive() bool {
@@ -155,12 +162,15 @@ func (s *source) revive() bool {
 	defer s.mu.Unlock()
 	old := s.root.desc.Load()
 	var a overlay.Attr
-	if old != nil && !isGone(layer.Stat(old.fd, "", &a)) {
+	if old != nil && !isGone(answers(old.fd)) {
 		return true
 	}
 	fd, err := s.open()
 	if err == nil {
-		if err = layer.Stat(fd, "", &a); err == nil && uint32(a.Mode)&unix.S_IFMT != s.typ {
+		if err = answers(fd); err == nil {
+			err = layer.Stat(fd, "", &a)
+		}
+		if err == nil && uint32(a.Mode)&unix.S_IFMT != s.typ {
 			err = errors.New("something else is there now")
 		}
 		if err != nil {
