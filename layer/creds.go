@@ -22,7 +22,7 @@ var capabilities = sync.OnceValue(func() (data [2]unix.CapUserData) {
 // process: what f makes belongs to them from the beginning, and f may do all this process may
 // (kernel: ovl_override_creds, ovl_create_or_link). Other threads are not touched. The calling
 // process must be root of its user namespace.
-func WithCreds(uid, gid uint32, f func() error) error {
+func WithCreds(uid, gid uint32, f func() error) (err error) {
 	caps := capabilities()
 	runtime.LockOSThread()
 	oldGID := setfsid(unix.SYS_SETFSGID, gid)
@@ -32,20 +32,21 @@ func WithCreds(uid, gid uint32, f func() error) error {
 		// Leaving uid 0 took the capabilities to override permissions away.
 		failed = capset(&caps) != nil
 	}
-	var err error
+	// Whatever f does, a panic too, the thread becomes itself again.
+	defer func() {
+		setfsid(unix.SYS_SETFSUID, oldUID)
+		setfsid(unix.SYS_SETFSGID, oldGID)
+		if setfsid(unix.SYS_SETFSUID, ^uint32(0)) != oldUID || setfsid(unix.SYS_SETFSGID, ^uint32(0)) != oldGID || capset(&caps) != nil {
+			// The thread must not serve anybody else: locked, it ends with its goroutine.
+			err = unix.EPERM
+			return
+		}
+		runtime.UnlockOSThread()
+	}()
 	if failed {
-		err = unix.EPERM // ids that are not mapped here
-	} else {
-		err = f()
+		return unix.EPERM // ids that are not mapped here
 	}
-	setfsid(unix.SYS_SETFSUID, oldUID)
-	setfsid(unix.SYS_SETFSGID, oldGID)
-	if setfsid(unix.SYS_SETFSUID, ^uint32(0)) != oldUID || setfsid(unix.SYS_SETFSGID, ^uint32(0)) != oldGID || capset(&caps) != nil {
-		// The thread must not serve anybody else: locked, it ends with its goroutine.
-		return unix.EPERM
-	}
-	runtime.UnlockOSThread()
-	return err
+	return f()
 }
 
 // setfsid calls setfsuid or setfsgid for this thread alone and returns the previous id,

@@ -93,9 +93,8 @@ func (d *Dir) FD() (int, error) {
 	}
 	c := d.tree.cache
 	c.tree.RLock()
-	fd, err := d.reach()
-	c.tree.RUnlock()
-	return fd, err
+	defer c.tree.RUnlock()
+	return d.reach()
 }
 
 // pin adds one user if there is a descriptor.

@@ -227,8 +227,8 @@ func (fs *FS) getattrLocked(n *Node, a *Attr) error {
 // present turns the attributes of the real object into those of the view.
 func (fs *FS) present(n *Node, a *Attr) {
 	n.mu.RLock()
+	defer n.mu.RUnlock()
 	fs.presentLocked(n, a)
-	n.mu.RUnlock()
 }
 
 func (fs *FS) presentLocked(n *Node, a *Attr) {

@@ -3,6 +3,7 @@ package overlay
 import (
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -53,7 +54,15 @@ func (fs *FS) startWorker() {
 	}
 	stop := make(chan struct{})
 	fs.settle.stop = stop
-	fs.settle.worker.Go(func() { fs.workIdle(budget, stop) })
+	fs.settle.worker.Go(func() {
+		// Nobody waits for the worker: a fault in it is not the end of the mount.
+		defer func() {
+			if p := recover(); p != nil {
+				fs.cfg.logf("%s: completing files while idle ends: panic: %v\n%s", fs.cfg.Upper, p, debug.Stack())
+			}
+		}()
+		fs.workIdle(budget, stop)
+	})
 }
 
 // stopWorker ends the idle worker and waits for it.

@@ -57,15 +57,7 @@ func (fs *FS) Getxattr(n *Node, name string, buf []byte) (int, error) {
 
 // Listxattr copies the names, each ended by a NUL, into buf and returns their length.
 func (fs *FS) Listxattr(n *Node, buf []byte) (int, error) {
-	n.mu.RLock()
-	p, err := n.place()
-	if err != nil {
-		n.mu.RUnlock()
-		return 0, err
-	}
-	names, err := layer.Listxattr(p.fd, p.name)
-	p.done()
-	n.mu.RUnlock()
+	names, err := fs.listxattr(n)
 	if err != nil {
 		if noSupport(err) {
 			return 0, nil
@@ -88,6 +80,17 @@ func (fs *FS) Listxattr(n *Node, buf []byte) (int, error) {
 		size += len(s) + 1
 	}
 	return size, nil
+}
+
+func (fs *FS) listxattr(n *Node) ([]string, error) {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	p, err := n.place()
+	if err != nil {
+		return nil, err
+	}
+	defer p.done()
+	return layer.Listxattr(p.fd, p.name)
 }
 
 // Setxattr sets an attribute; flags are XATTR_CREATE and XATTR_REPLACE. With killSGID
