@@ -138,6 +138,7 @@ func (fs *FS) openLowers() error {
 		if err != nil {
 			return failure(path, "cannot open lower layer", err)
 		}
+		awaitSettled(t)
 		fs.closers = append(fs.closers, t)
 		fs.lowers = append(fs.lowers, t)
 	}

@@ -180,7 +180,73 @@ func (fs *FS) finish() error {
 		err = fs.lastSettle()
 	}
 	fs.stopWorker()
-	return errors.Join(err, fs.clearVolatile(), fs.eng.Close())
+	if fs.removedUpper() { // a container was removed meanwhile, as podman rm does
+		return fs.eng.Close()
+	}
+	cleared := fs.clearVolatile()
+	if cleared != nil && !fs.removedUpper() {
+		cleared = failure(fs.cfg.Work, "cannot take the volatile mark away", cleared)
+	} else {
+		cleared = nil
+	}
+	return errors.Join(err, cleared, fs.eng.Close())
+}
+
+// removedUpper says whether somebody removed the upper or the work directory.
+func (fs *FS) removedUpper() bool {
+	stage, err := fs.stage.FD()
+	if err != nil {
+		return true
+	}
+	defer fs.stage.Done()
+	return fs.gone(stage)
+}
+
+// announceSettling lets those who want to use the upper as a layer wait: a lock that an open
+// file description has on the directory, of which GETLK tells (see awaitSettled).
+func (fs *FS) announceSettling() func() {
+	fd, err := fs.upper.Root.FD()
+	if err != nil {
+		return func() {}
+	}
+	own, err := layer.Open(fd, "", unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	fs.upper.Root.Done()
+	if err != nil {
+		return func() {}
+	}
+	lock := unix.Flock_t{Type: unix.F_RDLCK}
+	_ = unix.FcntlFlock(uintptr(own), unix.F_OFD_SETLK, &lock)
+	return func() { unix.Close(own) }
+}
+
+// awaitSettled waits while a mount that has ended still completes files of a directory that is
+// now to be a lower layer: Podman uses one step's upper as the next one's lower at once. While the
+// daemon holds its mount's lock but has not said that it completes files it may be about to.
+func awaitSettled(t *layer.Tree) {
+	fd, err := t.Root.FD()
+	if err != nil {
+		return
+	}
+	own, err := layer.Open(fd, "", unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	t.Root.Done()
+	if err != nil {
+		return
+	}
+	defer unix.Close(own)
+	about := 0
+	for range 6000 {
+		lock := unix.Flock_t{Type: unix.F_WRLCK}
+		settling := unix.FcntlFlock(uintptr(own), unix.F_OFD_GETLK, &lock) == nil && lock.Type != unix.F_UNLCK
+		if !settling {
+			if unix.Flock(own, unix.LOCK_SH|unix.LOCK_NB) != unix.EWOULDBLOCK {
+				return
+			}
+			if about++; about > 30 {
+				return // a live mount: whoever stacks on it knows why
+			}
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
 }
 
 // lastSettle is Settle after the unmount, which a new mount of the same upper may cut
@@ -191,6 +257,7 @@ func (fs *FS) lastSettle() error {
 		return nil // the work directory was removed: nobody needs the rest
 	}
 	defer fs.stage.Done()
+	defer fs.announceSettling()()
 	mark, err := layer.Open(stage, settlingMark, unix.O_CREAT|unix.O_WRONLY, 0o600)
 	if err == nil {
 		unix.Close(mark)
