@@ -1,0 +1,206 @@
+package keeper
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+
+	"golang.org/x/sys/unix"
+	"golang.org/x/term"
+
+	"github.com/plyfs/plyfs/cmd/plyfs/cell"
+)
+
+// Failure is why there is no exit code of a command; Code is that to end with instead.
+type Failure struct {
+	Code int
+	Text string
+}
+
+func (f *Failure) Error() string { return f.Text }
+
+var errGone = &Failure{cell.CodeFailed, "the container's daemon was killed, and the command with it"}
+
+// Session is the side of the keeper's client.
+type Session struct {
+	conn     *Conn
+	terminal *os.File // the command's
+	// Say takes lines for the user.
+	Say func(text string)
+}
+
+// NewSession takes over a connection.
+func NewSession(conn *Conn) *Session {
+	return &Session{conn: conn, Say: func(text string) { fmt.Fprintln(os.Stderr, "plyfs: "+text) }}
+}
+
+// Dial connects to the keeper of a container; dir is the container's directory.
+func Dial(dir string) (*Session, error) {
+	conn, err := dial(dir)
+	if err != nil {
+		return nil, err
+	}
+	return NewSession(conn), nil
+}
+
+// Close ends the connection; the command goes on.
+func (s *Session) Close() {
+	s.conn.Close()
+	if s.terminal != nil {
+		s.terminal.Close()
+	}
+}
+
+// Attach asks to hear of the container's command.
+func (s *Session) Attach() error { return s.conn.Send(&Message{Op: opAttach}) }
+
+// Exec asks for another command, with these descriptors.
+func (s *Session) Exec(spec *cell.Spec, stdio [3]*os.File) error {
+	return s.conn.Send(&Message{Op: opExec, Spec: spec}, stdio[:]...)
+}
+
+// Stop asks for the end of the container, with SIGKILL after so many seconds. With discard
+// its changes are not wanted any more.
+func (s *Session) Stop(seconds int, discard bool) error {
+	return s.conn.Send(&Message{Op: opStop, Timeout: seconds, Discard: discard})
+}
+
+// Started waits until the command runs. An error of type *Failure says why it does not.
+func (s *Session) Started() error {
+	for {
+		m, files, err := s.conn.Receive()
+		if err != nil {
+			return errGone
+		}
+		switch {
+		case m.Ready:
+			if len(files) > 0 {
+				s.terminal = files[0]
+				closeAll(files[1:])
+			}
+			return nil
+		case m.Error != "":
+			return &Failure{m.Code, m.Error}
+		case m.Exit != nil: // of a container that ended meanwhile
+			return &Failure{cell.CodeFailed, "the container has just ended"}
+		case m.Say != "":
+			s.Say(m.Say)
+		}
+		closeAll(files)
+	}
+}
+
+// Wait waits until the command has ended and returns its exit code.
+func (s *Session) Wait() (int, error) {
+	for {
+		m, files, err := s.conn.Receive()
+		if err != nil {
+			return 0, errGone
+		}
+		closeAll(files)
+		switch {
+		case m.Exit != nil:
+			return *m.Exit, nil
+		case m.Error != "":
+			return 0, &Failure{m.Code, m.Error}
+		case m.Say != "":
+			s.Say(m.Say)
+		}
+	}
+}
+
+// Relay is Wait for the process in front of which the user sits: signals go to the command,
+// and if it has a terminal, that is connected with ours. input: ours is read, too.
+func (s *Session) Relay(input bool) (int, error) {
+	defer s.forwardSignals()()
+	if s.terminal == nil {
+		return s.Wait()
+	}
+	defer s.raw(input)()
+	printed := make(chan struct{})
+	go func() {
+		defer close(printed)
+		copyTerminal(os.Stdout, s.terminal)
+	}()
+	if input {
+		go func() {
+			_, _ = io.Copy(rawWriter{s.terminal}, os.Stdin)
+			if !term.IsTerminal(0) {
+				_, _ = s.terminal.Write([]byte{4}) // end of file, as typed
+			}
+		}()
+	}
+	code, err := s.Wait()
+	if err == nil {
+		<-printed
+	}
+	return code, err
+}
+
+// rawWriter keeps io.Copy from using splice and the like on a terminal.
+type rawWriter struct{ w io.Writer }
+
+func (r rawWriter) Write(b []byte) (int, error) { return r.w.Write(b) }
+
+// copyTerminal copies until the other end of the terminal is closed, which reads as EIO.
+func copyTerminal(to io.Writer, from *os.File) {
+	buf := make([]byte, 32<<10)
+	for {
+		n, err := unix.Read(int(from.Fd()), buf)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil || n <= 0 {
+			return
+		}
+		if _, err := to.Write(buf[:n]); err != nil {
+			return
+		}
+	}
+}
+
+// raw makes our terminal hand everything through, and gives the command's its size. The
+// function it returns undoes that.
+func (s *Session) raw(input bool) func() {
+	resize := func() {
+		if w, h, err := term.GetSize(1); err == nil {
+			_ = cell.Resize(s.terminal, uint16(h), uint16(w))
+		}
+	}
+	resize()
+	ch := make(chan os.Signal, 1)
+	signal.Notify(ch, unix.SIGWINCH)
+	go func() {
+		for range ch {
+			resize()
+		}
+	}()
+	restore := func() {}
+	if input && term.IsTerminal(0) {
+		if old, err := term.MakeRaw(0); err == nil {
+			restore = func() { _ = term.Restore(0, old) }
+		}
+	}
+	return func() {
+		signal.Stop(ch)
+		restore()
+	}
+}
+
+// forwardSignals hands what reaches this process to the command. The function it returns
+// ends that.
+func (s *Session) forwardSignals() func() {
+	ch := make(chan os.Signal, 16)
+	signal.Notify(ch, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2)
+	go func() {
+		for sig := range ch {
+			err := s.conn.Send(&Message{Op: opSignal, Signal: int(sig.(unix.Signal))})
+			if errors.Is(err, unix.EPIPE) {
+				return
+			}
+		}
+	}()
+	return func() { signal.Stop(ch) }
+}

@@ -1,0 +1,194 @@
+package keeper
+
+import (
+	"errors"
+	"io"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// client is a connection, seen from the keeper. The keeper's mu guards it.
+type client struct {
+	k        *Keeper
+	conn     *Conn
+	attached bool // wants to know when the command runs
+	waits    bool // wants to know when it has ended
+}
+
+// add takes the connection of the process that started us: it is attached already.
+func (k *Keeper) add(conn *Conn, _ [3]*os.File) {
+	c := &client{k: k, conn: conn, attached: true, waits: true}
+	k.mu.Lock()
+	k.clients[c] = true
+	k.mu.Unlock()
+	go c.serve()
+}
+
+// accept takes connections until the socket is closed.
+func (k *Keeper) accept(socket int) {
+	for {
+		fd, _, err := unix.Accept4(socket, unix.SOCK_CLOEXEC)
+		if errors.Is(err, unix.EINTR) || errors.Is(err, unix.ECONNABORTED) {
+			continue
+		}
+		if err != nil {
+			return
+		}
+		c := &client{k: k, conn: NewConn(os.NewFile(uintptr(fd), "control"))}
+		k.mu.Lock()
+		if k.ended {
+			k.mu.Unlock()
+			c.conn.Close()
+			continue
+		}
+		k.clients[c] = true
+		k.mu.Unlock()
+		go c.serve()
+	}
+}
+
+// serve reads the requests of a connection until its end.
+func (c *client) serve() {
+	defer c.leave()
+	for {
+		m, files, err := c.conn.Receive()
+		if err != nil {
+			if !errors.Is(err, io.EOF) {
+				c.k.Log("%v", err)
+			}
+			return
+		}
+		switch m.Op {
+		case opAttach:
+			c.k.mu.Lock()
+			c.attached, c.waits = true, true
+			if c.k.command != nil {
+				c.ready(c.k.command)
+			}
+			c.k.mu.Unlock()
+		case opSignal:
+			c.k.mu.Lock()
+			command := c.k.command
+			c.k.mu.Unlock()
+			if command != nil {
+				if err := command.Signal(unix.Signal(m.Signal)); err != nil {
+					c.k.Log("%v", err)
+				}
+			}
+		case opStop:
+			c.k.mu.Lock()
+			c.waits = true
+			c.k.mu.Unlock()
+			c.k.stopWith(time.Duration(m.Timeout)*time.Second, m.Discard)
+		case opExec:
+			if len(files) == 3 && m.Spec != nil {
+				c.exec(m, [3]*os.File{files[0], files[1], files[2]})
+				return
+			}
+		}
+		closeAll(files)
+	}
+}
+
+// leave forgets the connection. If it had the terminal and the command goes on, somebody
+// has to read what is printed there.
+func (c *client) leave() {
+	c.k.mu.Lock()
+	_, was := c.k.clients[c]
+	delete(c.k.clients, c)
+	command := c.k.command
+	drain := was && c.attached && command != nil && command.Terminal() != nil && !c.k.ended
+	for other := range c.k.clients {
+		drain = drain && !other.attached
+	}
+	c.k.mu.Unlock()
+	c.conn.Close()
+	if drain {
+		go c.k.drain(command.Terminal())
+	}
+}
+
+// drain writes what the command prints on its terminal to the container's output file.
+func (k *Keeper) drain(terminal *os.File) {
+	out, err := os.OpenFile(k.Store.ContainerPath(k.Container, "output"), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+	if err != nil {
+		k.Log("%v", err)
+		return
+	}
+	defer out.Close()
+	buf := make([]byte, 32<<10)
+	for {
+		n, err := unix.Read(int(terminal.Fd()), buf)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil || n <= 0 {
+			return
+		}
+		_, _ = out.Write(buf[:n])
+	}
+}
+
+// exec runs another command for a connection of its own.
+func (c *client) exec(m *Message, stdio [3]*os.File) {
+	k := c.k
+	k.mu.Lock()
+	running := k.command != nil && !k.ended
+	delete(k.clients, c) // its end is not that of the container's command
+	k.mu.Unlock()
+	if !running {
+		closeAll(stdio[:])
+		c.send(&Message{Error: "the container's command is not running", Code: 1})
+		return
+	}
+	command, err := k.Runtime.Exec(m.Spec, stdio)
+	closeAll(stdio[:])
+	if err != nil {
+		c.send(failure(err))
+		return
+	}
+	defer command.Close()
+	c.ready(command)
+	go func() {
+		for {
+			m, files, err := c.conn.Receive()
+			if err != nil {
+				return
+			}
+			closeAll(files)
+			if m.Op == opSignal {
+				_ = command.Signal(unix.Signal(m.Signal))
+			}
+		}
+	}()
+	code, err := command.Wait()
+	if err != nil {
+		k.Log("%v", err)
+	}
+	c.send(&Message{Exit: &code})
+	c.conn.Shutdown() // ends the goroutine above
+}
+
+func (c *client) send(m *Message, files ...*os.File) {
+	if err := c.conn.Send(m, files...); err != nil && !errors.Is(err, unix.EPIPE) && !errors.Is(err, unix.ECONNRESET) {
+		c.k.Log("answer: %v", err)
+	}
+}
+
+// ready says that the command runs.
+func (c *client) ready(command Command) {
+	if t := command.Terminal(); t != nil {
+		c.send(&Message{Ready: true}, t)
+		return
+	}
+	c.send(&Message{Ready: true})
+}
+
+// exit says that it has ended.
+func (c *client) exit(code int) {
+	if c.waits || c.attached {
+		c.send(&Message{Exit: &code})
+	}
+}

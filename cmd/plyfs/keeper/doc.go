@@ -1,0 +1,23 @@
+// Package keeper keeps a container while it runs.
+//
+// A running container has one daemon, started by run or start: the keeper. It holds the
+// container's lock, serves the view, starts the command in it (package cell, or an OCI
+// runtime), takes requests on a socket, and when the command has ended unmounts, completes the
+// writable layer and writes down the exit code. If it is killed, the kernel kills the command
+// with it and lets go of the lock: so the lock says whether a container runs, and nothing that was
+// written down has to be believed.
+//
+// # The socket
+//
+// containers/NAME/control is a Unix socket of packets; each is a [Message] in JSON,
+// with up to three descriptors. The process that starts the keeper has the first
+// connection from the beginning. What a connection is for is said by its first message:
+//
+//	attach            answered when the command runs (with the terminal, if it has one), and
+//	                  again when it has ended
+//	exec              the same for another command in the container
+//	stop              stop the container; answered when it has ended
+//
+// On the first two a signal message hands a signal to the command. The end of the
+// connection is the end of the interest, not of the command.
+package keeper

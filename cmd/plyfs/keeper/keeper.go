@@ -1,0 +1,274 @@
+package keeper
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/cmd/plyfs/cell"
+	"github.com/plyfs/plyfs/layer/store"
+)
+
+// Command is a running command, of a [Runtime].
+type Command interface {
+	// Terminal is the master of its terminal, or nil.
+	Terminal() *os.File
+	ID() int // process id
+	Signal(unix.Signal) error
+	Done() <-chan struct{}
+	Wait() (code int, err error)
+	Close()
+}
+
+// Runtime runs commands in a view.
+type Runtime interface {
+	// Start runs the container's own command. An error may be a *cell.Error.
+	Start(s *cell.Spec, stdio [3]*os.File) (Command, error)
+	// Exec runs another one beside it.
+	Exec(s *cell.Spec, stdio [3]*os.File) (Command, error)
+	// Close takes away what is left after the command has ended.
+	Close()
+}
+
+// Mounter serves the view of a container at its merged directory. It calls ready when the
+// view can be used, and takes it away when quit is closed; it returns when the writable
+// layer is complete. discarded is asked then: nothing needs to be completed.
+type Mounter func(ready func() error, quit <-chan struct{}, discarded func() bool) error
+
+// Keeper is the daemon of one running container.
+type Keeper struct {
+	Store     *store.Store
+	Container *store.Container
+	Runtime   Runtime
+	Spec      *cell.Spec
+	Log       func(format string, args ...any)
+
+	quit chan struct{} // closed when the view is to be taken away
+
+	mu      sync.Mutex
+	state   store.State
+	command Command          // nil until it runs; guarded by mu
+	clients map[*client]bool // guarded by mu
+	ended   bool             // no client is accepted any more; guarded by mu
+	stop    bool             // somebody asked for the end; guarded by mu
+	discard bool             // nothing needs to be completed; guarded by mu
+	killer  *time.Timer      // guarded by mu
+}
+
+// stopTimeout is how long a command has after its stop signal, as with Docker.
+const stopTimeout = 10 * time.Second
+
+// Run keeps the container from its start to its end. The caller has the container's lock, and
+// release lets go of it. first is the connection of who started us, stdio the command's
+// standard input, output and error; they are closed.
+func (k *Keeper) Run(first *Conn, stdio [3]*os.File, mount Mounter, release func()) error {
+	k.quit = make(chan struct{})
+	k.clients = map[*client]bool{}
+	if err := k.note(store.State{Status: store.Starting, Daemon: os.Getpid(), Started: now()}); err != nil {
+		return err
+	}
+	socket, err := listen(k.Store.ContainerPath(k.Container))
+	if err != nil {
+		return err
+	}
+	defer unix.Close(socket)
+	k.add(first, stdio)
+	go k.accept(socket)
+	defer k.watchSignals()()
+
+	runErr := mount(func() error { return k.begin(stdio) }, k.quit, k.discarded)
+	closeAll(stdio[:])
+	return k.finish(runErr, release)
+}
+
+func now() *time.Time {
+	t := time.Now().UTC().Truncate(time.Millisecond)
+	return &t
+}
+
+// note changes and writes down the state.
+func (k *Keeper) note(st store.State) error {
+	k.mu.Lock()
+	k.state = st
+	k.mu.Unlock()
+	return k.Store.SetState(k.Container, &st)
+}
+
+// begin starts the command; the view is there.
+func (k *Keeper) begin(stdio [3]*os.File) error {
+	k.mu.Lock()
+	stopped := k.stop
+	k.mu.Unlock()
+	var command Command
+	err := error(&cell.Error{Code: cell.CodeFailed, Text: "stopped before it began"})
+	if !stopped {
+		command, err = k.Runtime.Start(k.Spec, stdio)
+	}
+	closeAll(stdio[:]) // whoever reads the command's output must not wait for us
+	if err != nil {
+		k.refuse(err)
+		close(k.quit)
+		return nil
+	}
+	st := store.State{Status: store.Running, Daemon: os.Getpid(), PID: command.ID(), Started: now()}
+	if err := k.note(st); err != nil {
+		k.Log("%v", err) // the command runs all the same
+	}
+	k.mu.Lock()
+	k.command = command
+	for c := range k.clients {
+		c.ready(command)
+	}
+	if k.stop { // asked for while it started
+		_ = command.Signal(unix.SIGKILL)
+	}
+	k.mu.Unlock()
+	go func() {
+		code, err := command.Wait()
+		if err != nil {
+			k.Log("%v", err)
+		}
+		k.Runtime.Close()
+		k.mu.Lock()
+		k.state.Status, k.state.PID, k.state.ExitCode = store.Stopping, 0, code
+		st := k.state
+		k.mu.Unlock()
+		if err := k.Store.SetState(k.Container, &st); err != nil {
+			k.Log("%v", err)
+		}
+		close(k.quit)
+	}()
+	return nil
+}
+
+// refuse notes why the command does not run; clients hear it at the end.
+func (k *Keeper) refuse(err error) {
+	code := cell.CodeFailed
+	var e *cell.Error
+	if errors.As(err, &e) {
+		code = e.Code
+	}
+	k.mu.Lock()
+	k.state.Status, k.state.ExitCode, k.state.Error = store.Stopping, code, err.Error()
+	k.mu.Unlock()
+}
+
+// finish is what is left after the view is gone.
+func (k *Keeper) finish(mountErr error, release func()) error {
+	k.mu.Lock()
+	k.ended = true
+	if k.killer != nil {
+		k.killer.Stop()
+	}
+	command, st := k.command, k.state
+	k.mu.Unlock()
+	if command == nil && st.Error == "" {
+		st.Error, st.ExitCode = "the view was unmounted", cell.CodeFailed
+		if mountErr != nil {
+			st.Error = mountErr.Error()
+		}
+	} else if mountErr != nil {
+		k.Log("%v", mountErr)
+	}
+	if command != nil {
+		select {
+		case <-command.Done():
+		default: // somebody unmounted the view: a command without files is of no use
+			_ = command.Signal(unix.SIGKILL)
+			st.ExitCode, _ = command.Wait()
+			st.Error = "the view was unmounted"
+			k.Runtime.Close()
+		}
+		command.Close()
+	}
+	st = store.State{Status: store.Exited, Started: st.Started, Finished: now(), ExitCode: st.ExitCode, Error: st.Error}
+	err := k.Store.SetState(k.Container, &st)
+	if k.Container.AutoRemove {
+		err = errors.Join(err, k.Store.RemoveLocked(k.Container, true))
+	}
+	if err != nil {
+		k.Log("%v", err)
+	}
+	release()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for c := range k.clients {
+		if command == nil {
+			c.send(&Message{Error: st.Error, Code: st.ExitCode})
+		} else {
+			c.exit(st.ExitCode)
+		}
+	}
+	return err
+}
+
+func (k *Keeper) discarded() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.discard || k.Container.AutoRemove
+}
+
+// stopWith asks the command to end, and kills it if it does not. A timeout below zero
+// leaves it at asking.
+func (k *Keeper) stopWith(timeout time.Duration, discard bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.stop = true
+	k.discard = k.discard || discard
+	if k.command == nil || k.ended {
+		return
+	}
+	command := k.command
+	if timeout != 0 {
+		if err := command.Signal(StopSignal(k.Container.StopSignal)); err != nil {
+			k.Log("%v", err)
+		}
+	}
+	if k.killer != nil {
+		k.killer.Stop()
+	}
+	if timeout >= 0 {
+		k.killer = time.AfterFunc(timeout, func() { _ = command.Signal(unix.SIGKILL) })
+	}
+}
+
+// watchSignals stops the container when the machine goes down, or somebody means the
+// daemon. The function it returns ends that.
+func (k *Keeper) watchSignals() func() {
+	ch := make(chan os.Signal, 4)
+	signal.Notify(ch, unix.SIGTERM, unix.SIGINT)
+	go func() {
+		for s := range ch {
+			k.Log("%v: stopping the container", s)
+			k.stopWith(stopTimeout, false)
+		}
+	}()
+	return func() { signal.Stop(ch) }
+}
+
+// StopSignal reads the name or number of a signal; SIGTERM if there is none, or it makes no sense.
+func StopSignal(name string) unix.Signal {
+	if sig, err := ParseSignal(name); err == nil {
+		return sig
+	}
+	return unix.SIGTERM
+}
+
+// ParseSignal reads the name of a signal, with or without SIG, or its number.
+func ParseSignal(name string) (unix.Signal, error) {
+	var n int
+	if _, err := fmt.Sscanf(name, "%d", &n); err == nil && n > 0 && n < 65 {
+		return unix.Signal(n), nil
+	}
+	for _, full := range []string{name, "SIG" + name} {
+		if sig := unix.SignalNum(full); sig != 0 {
+			return sig, nil
+		}
+	}
+	return 0, fmt.Errorf("%q is no signal", name)
+}

@@ -1,0 +1,305 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"sort"
+	"strings"
+	"time"
+)
+
+// Container is a stack with a name and a life: an image, a writable layer of its own, what
+// is mounted into it, and a command.
+//
+//	containers/NAME/
+//	  container.json   the record; written once
+//	  state.json       what the last run came to (container_state.go)
+//	  lock             held by the daemon while it runs
+//	  upper/ work/     the writable layer
+//	  merged/          where the view is mounted
+//	  etc/             resolv.conf, hosts and hostname as the container sees them
+//	  control          the daemon's socket
+//	  output           what a detached run printed
+//	  log              messages of the daemon
+type Container struct {
+	ID        string    `json:"id"` // 64 hexadecimal digits
+	Name      string    `json:"name"`
+	Image     string    `json:"image"`      // the image's id
+	ImageName string    `json:"image_name"` // what the user called it
+	Created   time.Time `json:"created"`
+
+	Args       []string          `json:"args"` // entrypoint and command
+	Env        []string          `json:"env"`
+	Dir        string            `json:"dir,omitempty"`
+	User       string            `json:"user,omitempty"`
+	Hostname   string            `json:"hostname"`
+	Terminal   bool              `json:"terminal,omitempty"`
+	Stdin      bool              `json:"stdin,omitempty"`
+	StopSignal string            `json:"stop_signal,omitempty"`
+	ReadOnly   bool              `json:"read_only,omitempty"`
+	AutoRemove bool              `json:"auto_remove,omitempty"`
+	Runtime    string            `json:"runtime,omitempty"` // "" is plyfs itself
+	Labels     map[string]string `json:"labels,omitempty"`
+	Mounts     []Mount           `json:"mounts"` // by target
+}
+
+// What a [Mount] shows.
+const (
+	BindMount   = "bind"   // a directory or file of the host
+	VolumeMount = "volume" // a volume of the store
+	TmpfsMount  = "tmpfs"  // an empty place in memory
+)
+
+// Mount is one thing that is mounted into a container.
+type Mount struct {
+	Type   string `json:"type"`
+	Source string `json:"source,omitempty"` // absolute path of the host; name of the volume
+	Target string `json:"target"`           // absolute and clean, in the view
+
+	ReadOnly bool `json:"read_only,omitempty"`
+	// NoCopy: a new volume stays empty.
+	NoCopy bool `json:"no_copy,omitempty"`
+	// Anonymous: the volume was made for this mount, and goes with the last container.
+	Anonymous bool `json:"anonymous,omitempty"`
+
+	Size int64  `json:"size,omitempty"` // tmpfs: bytes; 0 is the kernel's choice
+	Mode uint32 `json:"mode,omitempty"` // tmpfs
+	UID  uint32 `json:"uid,omitempty"`  // tmpfs
+	GID  uint32 `json:"gid,omitempty"`  // tmpfs
+}
+
+// VolumesFrom asks for the volumes and binds of another container.
+type VolumesFrom struct {
+	Container string
+	ReadOnly  bool
+}
+
+// CreateContainer makes a container from c, whose ID, Image and Created it fills in, and the volumes that it needs:
+// those named in its mounts, and an anonymous one for each VOLUME of the image at whose place nothing else is
+// mounted. An empty name gets a made up one. ImageName is looked up. complete is called with the
+// image, to fill in what depends on it; it must be quick.
+func (s *Store) CreateContainer(c *Container, from []VolumesFrom, complete func(*Container, *Image) error) error {
+	if c.Name != "" {
+		if err := CheckName("container", c.Name); err != nil {
+			return err
+		}
+	}
+	stage, err := s.Stage("container")
+	if err != nil {
+		return err
+	}
+	defer stage.Close()
+	dir := stage.Dir + "/it"
+	for _, d := range []string{"", "/upper", "/work", "/merged", "/etc"} {
+		if err := os.Mkdir(dir+d, 0o755); err != nil {
+			return err
+		}
+	}
+	if err := os.WriteFile(dir+"/lock", nil, 0o600); err != nil {
+		return err
+	}
+	return s.Update(func() error {
+		img, err := s.lookup(c.ImageName)
+		if err != nil {
+			return err
+		}
+		if err := s.nameContainer(c); err != nil {
+			return err
+		}
+		c.ID, c.Image, c.Created = newID(), img.ID, time.Now().UTC().Truncate(time.Second)
+		if err := complete(c, img); err != nil {
+			return err
+		}
+		if err := s.gatherMounts(c, from, img); err != nil {
+			return err
+		}
+		made, err := s.makeVolumes(c)
+		if err == nil {
+			err = copyRootAttributes(img, dir+"/upper")
+		}
+		if err == nil {
+			err = WriteJSON(dir+"/container.json", c)
+		}
+		if err == nil {
+			err = Rename(dir, s.Path("containers", c.Name))
+		}
+		if err != nil {
+			for _, name := range made {
+				_ = s.moveVolume(name, stage)
+			}
+		}
+		return err
+	})
+}
+
+// nameContainer checks that the name is free, or finds one.
+func (s *Store) nameContainer(c *Container) error {
+	taken := func(name string) bool {
+		_, err := os.Lstat(s.Path("containers", name))
+		return err == nil
+	}
+	if c.Name != "" {
+		if taken(c.Name) {
+			return fmt.Errorf("there is a container %s already: plyfs rm %s removes it", c.Name, c.Name)
+		}
+		return nil
+	}
+	for try := 0; ; try++ {
+		if name := madeUpName(try); !taken(name) {
+			c.Name = name
+			return nil
+		}
+	}
+}
+
+// gatherMounts adds to the mounts of c those of other containers, and the image's VOLUMEs. What was
+// asked for by its target comes before what comes along.
+func (s *Store) gatherMounts(c *Container, from []VolumesFrom, img *Image) error {
+	at := map[string]bool{}
+	for _, m := range c.Mounts {
+		if at[m.Target] {
+			return fmt.Errorf("two mounts at %s", m.Target)
+		}
+		at[m.Target] = true
+	}
+	for _, f := range from {
+		other, err := s.container(f.Container)
+		if err != nil {
+			return fmt.Errorf("volumes from: %w", err)
+		}
+		for _, m := range other.Mounts {
+			if at[m.Target] || m.Type == TmpfsMount {
+				continue
+			}
+			at[m.Target] = true
+			m.ReadOnly = m.ReadOnly || f.ReadOnly
+			m.NoCopy = true
+			c.Mounts = append(c.Mounts, m)
+		}
+	}
+	for target := range img.Config.Volumes {
+		if !path.IsAbs(target) || strings.IndexByte(target, 0) >= 0 {
+			return fmt.Errorf("image %s: its VOLUME %q is no absolute path", img.Name(), target)
+		}
+		if target = path.Clean(target); !at[target] {
+			at[target] = true
+			c.Mounts = append(c.Mounts, Mount{Type: VolumeMount, Target: target})
+		}
+	}
+	sort.Slice(c.Mounts, func(i, j int) bool { return c.Mounts[i].Target < c.Mounts[j].Target })
+	return nil
+}
+
+// makeVolumes makes the volumes of c that do not exist, and returns their names.
+func (s *Store) makeVolumes(c *Container) (made []string, err error) {
+	for i := range c.Mounts {
+		m := &c.Mounts[i]
+		if m.Type != VolumeMount {
+			continue
+		}
+		anonymous := m.Source == ""
+		v, created, err := s.createVolume(m.Source, nil)
+		if err != nil {
+			return made, err
+		}
+		m.Source = v.Name
+		m.Anonymous = m.Anonymous || anonymous
+		if created {
+			made = append(made, v.Name)
+		}
+	}
+	return made, nil
+}
+
+// copyRootAttributes gives the upper the attributes of the image's root directory: a merged
+// directory shows those of its topmost layer.
+func copyRootAttributes(img *Image, upper string) error {
+	if dirs := img.LayerDirs(); len(dirs) > 0 {
+		return copyAttributes(dirs[0], upper)
+	}
+	return nil
+}
+
+// Container returns the container that ref means: a name, an id, or the beginning of one (four digits at
+// least). If there is none, the error matches [ErrNotFound].
+func (s *Store) Container(ref string) (c *Container, err error) {
+	err = s.View(func() error {
+		c, err = s.container(ref)
+		return err
+	})
+	return c, err
+}
+
+// Containers returns all containers, the newest first.
+func (s *Store) Containers() (all []*Container, err error) {
+	err = s.View(func() error {
+		all, err = s.containerRecords()
+		return err
+	})
+	sort.SliceStable(all, func(i, j int) bool { return all[i].Created.After(all[j].Created) })
+	return all, err
+}
+
+// Dir returns the directory of a container, or a path in it.
+func (s *Store) ContainerPath(c *Container, elem ...string) string {
+	return s.Path(append([]string{"containers", c.Name}, elem...)...)
+}
+
+// container is Container for those who hold the lock.
+func (s *Store) container(ref string) (*Container, error) {
+	if CheckName("container", ref) == nil {
+		c, err := s.readContainer(ref)
+		if !errors.Is(err, os.ErrNotExist) {
+			return c, err
+		}
+	}
+	if prefixForm.MatchString(ref) {
+		all, err := s.containerRecords()
+		if err != nil {
+			return nil, err
+		}
+		var found []*Container
+		for _, c := range all {
+			if strings.HasPrefix(c.ID, ref) {
+				found = append(found, c)
+			}
+		}
+		if len(found) > 1 {
+			return nil, fmt.Errorf("%d containers have ids that begin with %s: give more of it", len(found), ref)
+		}
+		if len(found) == 1 {
+			return found[0], nil
+		}
+	}
+	return nil, fmt.Errorf("no container %s (plyfs ps -a lists them): %w", ref, ErrNotFound)
+}
+
+func (s *Store) readContainer(name string) (*Container, error) {
+	var c Container
+	if err := ReadJSON(s.Path("containers", name, "container.json"), &c); err != nil {
+		return nil, err
+	}
+	c.Name = name // a directory that somebody renamed
+	return &c, nil
+}
+
+func (s *Store) containerRecords() ([]*Container, error) {
+	entries, err := os.ReadDir(s.Path("containers"))
+	if err != nil {
+		return nil, err
+	}
+	all := []*Container{}
+	for _, e := range entries {
+		c, err := s.readContainer(e.Name())
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("container %s: %w", e.Name(), err)
+		}
+		all = append(all, c)
+	}
+	return all, nil
+}

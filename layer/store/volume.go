@@ -1,0 +1,290 @@
+package store
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"sort"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Volume is a directory with a name, which outlives the containers that use it.
+//
+//	volumes/NAME/
+//	  volume.json   the record
+//	  data/         what the containers see
+//	  fill/         a copy of an image's directory being made (see volume_fill.go)
+//	  ready/        that copy when it is whole, on its way into data/
+//
+// volumes/NAME itself is locked (flock) by whoever fills the volume.
+type Volume struct {
+	Name      string            `json:"name"`
+	Created   time.Time         `json:"created"`
+	Labels    map[string]string `json:"labels,omitempty"`
+	Anonymous bool              `json:"anonymous"`
+	// Filled: it got an image's files, or was found with others in it. It is never filled
+	// again, even when it is empty.
+	Filled bool `json:"filled"`
+
+	// Dir is the directory with the data.
+	Dir string `json:"dir"`
+	// Users are the containers that use it, sorted.
+	Users []string `json:"users"`
+}
+
+// volumeRecord is volumes/NAME/volume.json.
+type volumeRecord struct {
+	Created   time.Time         `json:"created"`
+	Labels    map[string]string `json:"labels,omitempty"`
+	Anonymous bool              `json:"anonymous,omitempty"`
+	Filled    bool              `json:"filled,omitempty"`
+}
+
+// CheckName reports what is wrong with the name of a volume or container, by Docker's
+// rule: two characters at least of [a-zA-Z0-9_.-], a letter or digit first.
+func CheckName(kind, name string) error {
+	bad := len(name) < 2 || len(name) > 128
+	for i, c := range []byte(name) {
+		switch {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9':
+		case i > 0 && (c == '_' || c == '.' || c == '-'):
+		default:
+			bad = true
+		}
+	}
+	if bad {
+		return fmt.Errorf("%q is no name for a %s: want 2 to 128 of a-z A-Z 0-9 _ . -, a letter or digit first", name, kind)
+	}
+	return nil
+}
+
+// newID returns 64 random hexadecimal digits.
+func newID() string {
+	var b [32]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}
+
+// CreateVolume makes a volume; with an empty name an anonymous one. One that exists is
+// returned as it is, with created false.
+func (s *Store) CreateVolume(name string, labels map[string]string) (v *Volume, created bool, err error) {
+	err = s.Update(func() error {
+		v, created, err = s.createVolume(name, labels)
+		return err
+	})
+	return v, created, err
+}
+
+// createVolume is CreateVolume for those who hold the lock.
+func (s *Store) createVolume(name string, labels map[string]string) (*Volume, bool, error) {
+	rec := volumeRecord{Created: time.Now().UTC().Truncate(time.Second), Labels: labels}
+	if name == "" {
+		name, rec.Anonymous = newID(), true
+	} else if err := CheckName("volume", name); err != nil {
+		return nil, false, err
+	} else if v, err := s.volume(name); !errors.Is(err, ErrNotFound) {
+		return v, false, err
+	}
+	stage, err := s.Stage("volume")
+	if err != nil {
+		return nil, false, err
+	}
+	defer stage.Close()
+	dir := stage.Dir + "/it"
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return nil, false, err
+	}
+	if err := os.Mkdir(dir+"/data", 0o755); err != nil {
+		return nil, false, err
+	}
+	if err := WriteJSON(dir+"/volume.json", &rec); err != nil {
+		return nil, false, err
+	}
+	if err := Rename(dir, s.Path("volumes", name)); err != nil {
+		return nil, false, err
+	}
+	v, err := s.volume(name)
+	return v, err == nil, err
+}
+
+// Volume returns the volume of that name. If there is none, the error matches [ErrNotFound].
+func (s *Store) Volume(name string) (v *Volume, err error) {
+	err = s.View(func() error {
+		if v, err = s.volume(name); err != nil {
+			return err
+		}
+		users, err := s.volumeUsers()
+		v.Users = append(v.Users, users[name]...)
+		return err
+	})
+	return v, err
+}
+
+// Volumes returns all volumes by name, the anonymous ones last.
+func (s *Store) Volumes() (all []*Volume, err error) {
+	err = s.View(func() error {
+		all, err = s.volumes()
+		return err
+	})
+	return all, err
+}
+
+func (s *Store) volumes() ([]*Volume, error) {
+	users, err := s.volumeUsers()
+	if err != nil {
+		return nil, err
+	}
+	entries, err := os.ReadDir(s.Path("volumes"))
+	if err != nil {
+		return nil, err
+	}
+	all := []*Volume{}
+	for _, e := range entries {
+		v, err := s.volume(e.Name())
+		if errors.Is(err, ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		v.Users = append(v.Users, users[v.Name]...)
+		all = append(all, v)
+	}
+	sort.SliceStable(all, func(i, j int) bool { return !all[i].Anonymous && all[j].Anonymous })
+	return all, nil
+}
+
+// volume reads a record, without the users.
+func (s *Store) volume(name string) (*Volume, error) {
+	if CheckName("volume", name) != nil {
+		return nil, fmt.Errorf("no volume %q: %w", name, ErrNotFound)
+	}
+	var rec volumeRecord
+	err := ReadJSON(s.Path("volumes", name, "volume.json"), &rec)
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
+		return nil, fmt.Errorf("no volume %s (plyfs volume ls lists them): %w", name, ErrNotFound)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("volume %s: %w", name, err)
+	}
+	return &Volume{Name: name, Created: rec.Created, Labels: rec.Labels, Anonymous: rec.Anonymous, Filled: rec.Filled,
+		Dir: s.Path("volumes", name, "data"), Users: []string{}}, nil
+}
+
+// volumeUsers returns the names of the containers that use each volume. The caller holds
+// the lock.
+func (s *Store) volumeUsers() (map[string][]string, error) {
+	list, err := s.containerRecords()
+	if err != nil {
+		return nil, err
+	}
+	users := map[string][]string{}
+	for _, c := range list {
+		seen := map[string]bool{}
+		for _, m := range c.Mounts {
+			if m.Type == VolumeMount && !seen[m.Source] {
+				seen[m.Source] = true
+				users[m.Source] = append(users[m.Source], c.Name)
+			}
+		}
+	}
+	return users, nil
+}
+
+// RemoveVolume removes a volume and its data. One that a container uses stays: that
+// is an error with the names of the containers. With force, one that does not exist
+// is no error.
+func (s *Store) RemoveVolume(name string, force bool) error {
+	stage, err := s.Stage("removed")
+	if err != nil {
+		return err
+	}
+	defer stage.Close()
+	err = s.Update(func() error {
+		if _, err := s.volume(name); err != nil {
+			return err
+		}
+		users, err := s.volumeUsers()
+		if err != nil {
+			return err
+		}
+		if u := users[name]; len(u) > 0 {
+			return fmt.Errorf("volume %s is in use by %s: remove the containers first", name, strings.Join(u, ", "))
+		}
+		return s.moveVolume(name, stage)
+	})
+	if force && errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return stage.Close()
+}
+
+// moveVolume takes a volume out of sight, into a stage. The caller holds the lock, and knows
+// that nobody uses it.
+func (s *Store) moveVolume(name string, stage *Stage) error {
+	path := s.Path("volumes", name)
+	held, err := lockDir(path, unix.LOCK_EX|unix.LOCK_NB)
+	if err == unix.EWOULDBLOCK {
+		return fmt.Errorf("volume %s is just being filled", name)
+	}
+	if err != nil {
+		return &os.PathError{Op: "lock", Path: path, Err: err}
+	}
+	defer unix.Close(held)
+	return Rename(path, stage.Dir+"/volume-"+name)
+}
+
+// lockDir opens a directory and locks it. Errors are errnos.
+func lockDir(path string, how int) (int, error) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return -1, err
+	}
+	if err := flock(fd, how); err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	if !same(fd, path) { // removed while we waited
+		unix.Close(fd)
+		return -1, unix.ENOENT
+	}
+	return fd, nil
+}
+
+// PruneVolumes removes the anonymous volumes that no container uses, with all the named ones
+// too, and returns the names of those it removed.
+func (s *Store) PruneVolumes(all bool) ([]string, error) {
+	stage, err := s.Stage("removed")
+	if err != nil {
+		return nil, err
+	}
+	defer stage.Close()
+	removed := []string{}
+	err = s.Update(func() error {
+		list, err := s.volumes()
+		if err != nil {
+			return err
+		}
+		var errs []error
+		for _, v := range list {
+			if len(v.Users) > 0 || !v.Anonymous && !all {
+				continue
+			}
+			if err := s.moveVolume(v.Name, stage); err != nil {
+				errs = append(errs, err)
+				continue
+			}
+			removed = append(removed, v.Name)
+		}
+		return errors.Join(errs...)
+	})
+	return removed, errors.Join(err, stage.Close())
+}
