@@ -33,6 +33,7 @@ func init() {
 		&explainCmd, &treeCmd, &diffCmd,
 		&statCmd, &watchCmd, &settleCmd, &checkCmd,
 		&imageCmd,
+		&runCmd, &createCmd, &startCmd, &stopCmd, &execCmd, &psCmd, &logsCmd, &rmCmd, &volumeCmd,
 		&demoCmd, &versionCmd, &helpCmd,
 	}
 }

@@ -15,6 +15,8 @@ import (
 	"strings"
 
 	"github.com/spf13/pflag"
+
+	"github.com/plyfs/plyfs/cmd/plyfs/cell"
 )
 
 // usageError is a fault in the command line, as opposed to one of doing it.
@@ -29,11 +31,20 @@ const (
 )
 
 func main() {
+	cell.Init()
 	err := dispatch(os.Args)
-	if err == nil || errors.Is(err, pflag.ErrHelp) {
+	var command exitCode
+	switch {
+	case err == nil || errors.Is(err, pflag.ErrHelp):
 		return
+	case errors.As(err, &command): // it has said what there is to say
+		os.Exit(int(command))
 	}
 	fmt.Fprintln(os.Stderr, "plyfs: "+oneLine(err.Error()))
+	var own failedError
+	if errors.As(err, &own) {
+		os.Exit(own.code)
+	}
 	var usage usageError
 	if errors.As(err, &usage) {
 		os.Exit(exitUsage)
@@ -58,6 +69,9 @@ func dispatch(argv []string) error {
 	case len(args) == 0:
 		printOverview(os.Stderr)
 		return usagef("no command given")
+	}
+	if args[0] == keepName {
+		return keep(args[1:])
 	}
 	if c := findCommand(args[0]); c != nil {
 		return c.run(c, args[1:])

@@ -24,6 +24,11 @@ type service struct {
 	mountpoint string
 	stamp      bool // messages carry the time
 
+	// A mount that belongs to a container (keep.go): it ends when quit is closed, and no
+	// signal means it. discarded, asked then, says that nothing needs to be completed.
+	quit      <-chan struct{}
+	discarded func() bool
+
 	mu    sync.Mutex
 	relay func(text string) // also gets each message, until the mount is ready; guarded by mu
 }
@@ -41,6 +46,13 @@ func (s *service) say(format string, args ...any) {
 	if s.relay != nil {
 		s.relay(oneLine(text))
 	}
+}
+
+// mute ends the relay: nobody listens any more.
+func (s *service) mute() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.relay = nil
 }
 
 // detail says what only those who asked for more want to know.
@@ -70,13 +82,16 @@ func (s *service) describe(f *fusefs.Options) {
 func (s *service) serve(ready func() error) (err error) {
 	unix.Umask(0)
 	// Nobody reading our messages is no reason to take the mount away.
-	signal.Ignore(unix.SIGPIPE)
+	// Handled, and not ignored: that would be inherited by what runs in a container.
+	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE)
 	stop := make(chan os.Signal, 4)
-	signal.Notify(stop, unix.SIGINT, unix.SIGTERM)
-	if !signal.Ignored(unix.SIGHUP) { // in the foreground of a terminal that is being closed
-		signal.Notify(stop, unix.SIGHUP)
+	if s.quit == nil {
+		signal.Notify(stop, unix.SIGINT, unix.SIGTERM)
+		if !signal.Ignored(unix.SIGHUP) { // in the foreground of a terminal that is being closed
+			signal.Notify(stop, unix.SIGHUP)
+		}
+		defer signal.Stop(stop)
 	}
-	defer signal.Stop(stop)
 
 	files, err := layer.RaiseNoFile()
 	if err != nil {
@@ -138,6 +153,12 @@ func (s *service) serve(ready func() error) (err error) {
 	}
 	debug.FreeOSMemory()
 	err = s.wait(server, served, stop)
+	if errors.Is(err, errPinned) {
+		return err // requests may still come: the union must stay open
+	}
+	if s.discarded != nil && s.discarded() {
+		return errors.Join(err, union.Discard())
+	}
 	return errors.Join(err, union.Close())
 }
 
@@ -165,6 +186,8 @@ func (s *service) wait(server *fusefs.Server, served <-chan error, stop <-chan o
 		select {
 		case err := <-served:
 			return err
+		case <-s.quit:
+			return s.takeAway(server, served)
 		case sig := <-stop:
 			if detached {
 				s.say("%v: still in use by somebody; ends with its last user", sig)

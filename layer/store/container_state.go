@@ -124,22 +124,8 @@ func (s *Store) LockContainer(c *Container) (release func(), err error) {
 	return func() { unix.Close(fd) }, nil
 }
 
-// RemoveContainer removes a container that does not run, and its writable layer; with volumes also
-// the anonymous volumes that no other container uses. If it runs, the error
-// matches [ErrRunning].
-func (s *Store) RemoveContainer(c *Container, volumes bool) error {
-	release, err := s.LockContainer(c)
-	if errors.Is(err, ErrRunning) {
-		return fmt.Errorf("container %s is %w: stop it first, or use rm -f", c.Name, ErrRunning)
-	}
-	if err != nil {
-		return err
-	}
-	defer release()
-	return s.RemoveLocked(c, volumes)
-}
-
-// RemoveLocked is RemoveContainer for the process that holds the container's lock.
+// RemoveLocked removes a container and its writable layer, with volumes also the anonymous
+// volumes that no other container uses. The caller holds the container's lock.
 func (s *Store) RemoveLocked(c *Container, volumes bool) error {
 	stage, err := s.Stage("removed")
 	if err != nil {

@@ -45,10 +45,10 @@ type volumeRecord struct {
 	Filled    bool              `json:"filled,omitempty"`
 }
 
-// CheckName reports what is wrong with the name of a volume or container, by Docker's
-// rule: two characters at least of [a-zA-Z0-9_.-], a letter or digit first.
+// CheckName reports what is wrong with the name of a volume or container: it has characters
+// of [a-zA-Z0-9_.-], a letter or digit first. (Docker wants two at least.)
 func CheckName(kind, name string) error {
-	bad := len(name) < 2 || len(name) > 128
+	bad := len(name) < 1 || len(name) > 128
 	for i, c := range []byte(name) {
 		switch {
 		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9':
@@ -58,7 +58,7 @@ func CheckName(kind, name string) error {
 		}
 	}
 	if bad {
-		return fmt.Errorf("%q is no name for a %s: want 2 to 128 of a-z A-Z 0-9 _ . -, a letter or digit first", name, kind)
+		return fmt.Errorf("%q is no name for a %s: want 1 to 128 of a-z A-Z 0-9 _ . -, a letter or digit first", name, kind)
 	}
 	return nil
 }

@@ -50,7 +50,7 @@ func execStage() {
 	unix.Close(reportFD)
 	signal.Ignore(unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT) // the command gets its own
 	_ = cmd.Wait()
-	os.Exit(exitCode(cmd.ProcessState))
+	os.Exit(ExitCode(cmd.ProcessState))
 }
 
 // outerPID is the process id of p in our process namespace: the number that the fork returned.
@@ -72,7 +72,7 @@ func startInside(s *Spec) (*exec.Cmd, error) {
 		return nil, fmt.Errorf("entering the container: %w", err)
 	}
 	unix.Umask(0o022)
-	who, err := lookUp(s.User, "/etc/passwd", "/etc/group")
+	who, err := lookUp(s.User, inside)
 	if err != nil {
 		return nil, err
 	}
@@ -82,16 +82,15 @@ func startInside(s *Spec) (*exec.Cmd, error) {
 	if err := dropBounding(); err != nil {
 		return nil, fmt.Errorf("capabilities: %w", err)
 	}
-	env := withHome(s.Env, who.home)
+	env := WithHome(s.Env, who.Home)
 	path, e := find(s.Args, env, ".")
 	if e != nil {
 		return nil, e
 	}
 	cmd := &exec.Cmd{Path: path, Args: s.Args, Env: env, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
 	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Setsid:     true,
-		Pdeathsig:  unix.SIGKILL,
-		Credential: &syscall.Credential{Uid: who.uid, Gid: who.gid, Groups: who.groups, NoSetGroups: !allowed},
+		Setsid:     true, // no parent-death signal: a parent outside looks like none; the command goes with process 1
+		Credential: &syscall.Credential{Uid: who.UID, Gid: who.GID, Groups: who.Groups, NoSetGroups: !allowed},
 	}
 	if s.Terminal {
 		slave, err := newTerminal(reportFD)
@@ -105,8 +104,8 @@ func startInside(s *Spec) (*exec.Cmd, error) {
 	resetSignal(unix.SIGHUP)
 	resetSignal(unix.SIGPIPE)
 	if err := cmd.Start(); err != nil {
-		if errors.Is(err, unix.EINVAL) && who.uid|who.gid != 0 {
-			return nil, identityError("user", who.uid, unix.EINVAL)
+		if errors.Is(err, unix.EINVAL) && who.UID|who.GID != 0 {
+			return nil, identityError("user", who.UID, unix.EINVAL)
 		}
 		return nil, executeError(s.Args[0], err)
 	}

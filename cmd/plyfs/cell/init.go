@@ -76,7 +76,7 @@ func becomeCommand(s *Spec) error {
 		}
 		m.console(slave)
 	}
-	who, err := lookUp(s.User, "/etc/passwd", "/etc/group")
+	who, err := lookUp(s.User, inside)
 	if err != nil {
 		return err
 	}
@@ -90,7 +90,7 @@ func becomeCommand(s *Spec) error {
 	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
 		return fmt.Errorf("parent-death signal: %w", err)
 	}
-	env := withHome(s.Env, who.home)
+	env := WithHome(s.Env, who.Home)
 	path, e := find(s.Args, env, ".")
 	if e != nil {
 		return e
@@ -98,7 +98,8 @@ func becomeCommand(s *Spec) error {
 	return executeError(s.Args[0], syscall.Exec(path, s.Args, env))
 }
 
-func withHome(env []string, home string) []string {
+// WithHome returns env with HOME in it.
+func WithHome(env []string, home string) []string {
 	if _, ok := variable(env, "HOME"); ok {
 		return env
 	}
@@ -107,24 +108,24 @@ func withHome(env []string, home string) []string {
 
 // become drops what root in a container has not, and then root, if the command runs as
 // somebody else. It changes every thread: this process has nothing else to do.
-func become(who *identity) error {
+func become(who *Identity) error {
 	if err := dropBounding(); err != nil {
 		return fmt.Errorf("capabilities: %w", err)
 	}
 	if groupsAllowed() {
-		groups := make([]int, len(who.groups))
-		for i, g := range who.groups {
+		groups := make([]int, len(who.Groups))
+		for i, g := range who.Groups {
 			groups[i] = int(g)
 		}
 		if err := syscall.Setgroups(groups); err != nil {
 			return fmt.Errorf("groups of the user: %w", err)
 		}
 	}
-	if err := syscall.Setresgid(int(who.gid), int(who.gid), int(who.gid)); err != nil {
-		return identityError("group", who.gid, err)
+	if err := syscall.Setresgid(int(who.GID), int(who.GID), int(who.GID)); err != nil {
+		return identityError("group", who.GID, err)
 	}
-	if err := syscall.Setresuid(int(who.uid), int(who.uid), int(who.uid)); err != nil {
-		return identityError("user", who.uid, err)
+	if err := syscall.Setresuid(int(who.UID), int(who.UID), int(who.UID)); err != nil {
+		return identityError("user", who.UID, err)
 	}
 	return nil
 }

@@ -27,6 +27,18 @@ var (
 
 const quiet = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
 
+// Masked and Frozen are the paths that a cell hides, and those it makes read-only.
+func Masked() []string { return absolute(masked) }
+func Frozen() []string { return absolute(frozen) }
+
+func absolute(names []string) []string {
+	var out []string
+	for _, n := range names {
+		out = append(out, "/"+n)
+	}
+	return out
+}
+
 func (m *mounter) all() error {
 	for _, step := range []func() error{m.proc, m.dev, m.sys, m.tmp, m.protect} {
 		if err := step(); err != nil {
@@ -175,25 +187,37 @@ func (m *mounter) tmp() error {
 // host. Only what is there; a user namespace protects itself.
 func (m *mounter) protect() error {
 	for _, name := range frozen {
-		if m.bind(m.root+"/"+name, name) == nil {
-			m.freeze(name)
-		}
+		_ = m.over(name, func(at string, _ *unix.Stat_t) error {
+			return unix.Mount(at, at, "", unix.MS_BIND|unix.MS_REC, "")
+		})
+		m.freeze(name)
 	}
 	for _, name := range masked {
-		var st unix.Stat_t
-		if unix.Lstat(m.root+"/"+name, &st) != nil {
-			continue
-		}
-		if st.Mode&unix.S_IFMT == unix.S_IFDIR {
-			_ = m.mount("tmpfs", name, "tmpfs", unix.MS_RDONLY, "size=0k")
-		} else {
-			_ = m.bind("/dev/null", name)
-		}
+		_ = m.over(name, func(at string, st *unix.Stat_t) error {
+			if st.Mode&unix.S_IFMT == unix.S_IFDIR {
+				return unix.Mount("tmpfs", at, "tmpfs", unix.MS_RDONLY, "size=0k")
+			}
+			return unix.Mount("/dev/null", at, "", unix.MS_BIND, "")
+		})
 	}
 	return nil
 }
 
-// freeze makes a mount and what is mounted below it read-only.
+// over calls mount with a path that means name in the view, whatever links an image has there.
+func (m *mounter) over(name string, mount func(at string, st *unix.Stat_t) error) error {
+	fd, err := m.open(name)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	return mount("/proc/self/fd/"+strconv.Itoa(fd), &st)
+}
+
+// freeze makes a mount and what is mounted below it read-only; not what is no mount.
 func (m *mounter) freeze(name string) {
 	fd, err := m.open(name)
 	if err != nil {

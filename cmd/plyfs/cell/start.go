@@ -184,10 +184,12 @@ func (p *Process) Wait() (int, error) {
 	if p.state == nil {
 		return CodeFailed, p.err
 	}
-	return exitCode(p.state), nil
+	return ExitCode(p.state), nil
 }
 
-func exitCode(state *os.ProcessState) int {
+// ExitCode is the exit code of a process that has ended; 128 and the number of the signal
+// that ended it.
+func ExitCode(state *os.ProcessState) int {
 	status := state.Sys().(syscall.WaitStatus)
 	if status.Signaled() {
 		return 128 + int(status.Signal())

@@ -13,40 +13,38 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// identity is who a command runs as.
-type identity struct {
-	uid, gid uint32
-	groups   []uint32
-	home     string
-}
-
 // maxUserFile bounds what is read of a file that an image brings.
 const maxUserFile = 16 << 20
 
-// openRegular opens a file of the view; a fifo or device in its place must not hold us up.
-func openRegular(path string) (io.ReadCloser, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
+// opener opens a file of the view for reading.
+type opener func(path string) (*os.File, error)
+
+// inside opens files for a process that has the view as its root.
+func inside(path string) (*os.File, error) {
+	return os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+}
+
+// below opens files of the view that is mounted at root, for a process outside.
+func below(root string) opener {
+	return func(path string) (*os.File, error) {
+		dir, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return nil, &os.PathError{Op: "open", Path: root, Err: err}
+		}
+		defer unix.Close(dir)
+		how := unix.OpenHow{Flags: unix.O_RDONLY | unix.O_NONBLOCK | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
+		fd, err := openat2(dir, path, &how)
+		if err != nil {
+			return nil, &os.PathError{Op: "open in the view", Path: path, Err: err}
+		}
+		return os.NewFile(uintptr(fd), path), nil
 	}
-	st, err := f.Stat()
-	if err == nil && !st.Mode().IsRegular() {
-		err = fmt.Errorf("%s: not a regular file", path)
-	}
-	if err != nil {
-		f.Close()
-		return nil, err
-	}
-	return struct {
-		io.Reader
-		io.Closer
-	}{io.LimitReader(f, maxUserFile), f}, nil
 }
 
 // eachEntry calls f with the fields of every line of a file like /etc/passwd. A
-// missing file has no lines.
-func eachEntry(path string, fields int, f func([]string)) error {
-	file, err := openRegular(path)
+// missing file has no lines. A fifo or device in its place does not hold us up.
+func eachEntry(open opener, path string, fields int, f func([]string)) error {
+	file, err := open(path)
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
 		return nil
 	}
@@ -54,7 +52,12 @@ func eachEntry(path string, fields int, f func([]string)) error {
 		return err
 	}
 	defer file.Close()
-	lines := bufio.NewScanner(file)
+	if st, err := file.Stat(); err != nil {
+		return err
+	} else if !st.Mode().IsRegular() {
+		return fmt.Errorf("%s: not a regular file", path)
+	}
+	lines := bufio.NewScanner(io.LimitReader(file, maxUserFile))
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
 		if e := strings.Split(lines.Text(), ":"); len(e) >= fields {
@@ -64,30 +67,45 @@ func eachEntry(path string, fields int, f func([]string)) error {
 	return lines.Err()
 }
 
+// Identity is who a command runs as.
+type Identity struct {
+	UID, GID uint32
+	Groups   []uint32 // further ones
+	Home     string
+}
+
+// LookUp finds a user, NAME|UID[:GROUP|GID], in the view that is mounted at root.
+func LookUp(user, root string) (*Identity, error) { return lookUp(user, below(root)) }
+
 func id(s string) (uint32, bool) {
 	n, err := strconv.ParseUint(s, 10, 31)
 	return uint32(n), err == nil
 }
 
-// lookUp finds spec, NAME|UID[:GROUP|GID], in the given passwd and group files, by the rules of Docker: a
-// number need not be listed; without a group it is the user's own, with the further
-// groups that list the user.
-func lookUp(spec, passwd, group string) (*identity, error) {
+const (
+	passwd = "/etc/passwd"
+	group  = "/etc/group"
+)
+
+// lookUp finds spec, NAME|UID[:GROUP|GID], in the view's passwd and group files, by the rules of
+// Docker: a number need not be listed; without a group it is the user's own, with the
+// further groups that list the user.
+func lookUp(spec string, open opener) (*Identity, error) {
 	who, groupSpec, hasGroup := strings.Cut(spec, ":")
 	if who == "" {
 		who = "0"
 	}
-	out := &identity{home: "/"}
+	out := &Identity{Home: "/"}
 	number, numeric := id(who)
 	found, name := false, ""
-	err := eachEntry(passwd, 6, func(e []string) {
+	err := eachEntry(open, passwd, 6, func(e []string) {
 		uid, ok1 := id(e[2])
 		gid, ok2 := id(e[3])
 		if found || !ok1 || !ok2 || e[0] != who && !(numeric && uid == number) {
 			return
 		}
 		found, name = true, e[0]
-		out.uid, out.gid, out.home = uid, gid, e[5]
+		out.UID, out.GID, out.Home = uid, gid, e[5]
 	})
 	switch {
 	case err != nil:
@@ -95,16 +113,16 @@ func lookUp(spec, passwd, group string) (*identity, error) {
 	case !found && !numeric:
 		return nil, fmt.Errorf("no user %q in the image's %s", who, passwd)
 	case !found:
-		out.uid = number
+		out.UID = number
 		if number == 0 {
-			out.home = "/root"
+			out.Home = "/root"
 		}
 	}
-	if out.home == "" {
-		out.home = "/"
+	if out.Home == "" {
+		out.Home = "/"
 	}
 	if hasGroup {
-		if out.gid, err = lookUpGroup(groupSpec, group); err != nil {
+		if out.GID, err = lookUpGroup(groupSpec, open); err != nil {
 			return nil, err
 		}
 		return out, nil
@@ -112,18 +130,18 @@ func lookUp(spec, passwd, group string) (*identity, error) {
 	if name == "" {
 		return out, nil
 	}
-	err = eachEntry(group, 4, func(e []string) {
+	err = eachEntry(open, group, 4, func(e []string) {
 		if gid, ok := id(e[2]); ok && slices.Contains(strings.Split(e[3], ","), name) {
-			out.groups = append(out.groups, gid)
+			out.Groups = append(out.Groups, gid)
 		}
 	})
 	return out, err
 }
 
-func lookUpGroup(spec, group string) (uint32, error) {
+func lookUpGroup(spec string, open opener) (uint32, error) {
 	number, numeric := id(spec)
 	gid, found := number, numeric
-	err := eachEntry(group, 3, func(e []string) {
+	err := eachEntry(open, group, 3, func(e []string) {
 		if g, ok := id(e[2]); ok && e[0] == spec && !numeric {
 			gid, found = g, true
 		}

@@ -11,17 +11,22 @@ import (
 	"golang.org/x/term"
 
 	"github.com/plyfs/plyfs/cmd/plyfs/cell"
+	"github.com/plyfs/plyfs/layer/store"
 )
 
 // Failure is why there is no exit code of a command; Code is that to end with instead.
 type Failure struct {
-	Code int
-	Text string
+	Code    int
+	Text    string
+	Running bool // it runs already
 }
 
 func (f *Failure) Error() string { return f.Text }
 
-var errGone = &Failure{cell.CodeFailed, "the container's daemon was killed, and the command with it"}
+// Is makes a Failure match store.ErrRunning.
+func (f *Failure) Is(target error) bool { return f.Running && target == store.ErrRunning }
+
+var errGone = &Failure{Code: cell.CodeFailed, Text: "the container's daemon was killed, and the command with it"}
 
 // Session is the side of the keeper's client.
 type Session struct {
@@ -82,9 +87,9 @@ func (s *Session) Started() error {
 			}
 			return nil
 		case m.Error != "":
-			return &Failure{m.Code, m.Error}
+			return &Failure{m.Code, m.Error, m.Running}
 		case m.Exit != nil: // of a container that ended meanwhile
-			return &Failure{cell.CodeFailed, "the container has just ended"}
+			return &Failure{Code: cell.CodeFailed, Text: "the container has just ended"}
 		case m.Say != "":
 			s.Say(m.Say)
 		}
@@ -104,7 +109,7 @@ func (s *Session) Wait() (int, error) {
 		case m.Exit != nil:
 			return *m.Exit, nil
 		case m.Error != "":
-			return 0, &Failure{m.Code, m.Error}
+			return 0, &Failure{m.Code, m.Error, m.Running}
 		case m.Say != "":
 			s.Say(m.Say)
 		}

@@ -26,6 +26,8 @@ type Message struct {
 	Error string `json:"error,omitempty"` // why it does not; Code is the exit code for it
 	Code  int    `json:"code,omitempty"`
 	Exit  *int   `json:"exit,omitempty"` // the command has ended
+	// Running, with Error: the container has a daemon already.
+	Running bool `json:"running,omitempty"`
 }
 
 // Words of Message.Op.

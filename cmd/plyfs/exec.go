@@ -1,0 +1,98 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/cmd/plyfs/cell"
+	"github.com/plyfs/plyfs/cmd/plyfs/keeper"
+)
+
+var execCmd = command{
+	name:  "exec",
+	args:  "CONTAINER COMMAND [ARG...]",
+	short: "run another command in a running container",
+	long:  `Exit codes are those of plyfs run.`,
+	run:   runExec,
+}
+
+func runExec(c *command, args []string) error {
+	f := c.flags()
+	f.SetInterspersed(false)
+	root := storeFlag(f)
+	stdin := f.BoolP("interactive", "i", false, "connect standard input")
+	terminal := f.BoolP("tty", "t", false, "give the command a terminal")
+	detach := f.BoolP("detach", "d", false, "do not wait for it")
+	env := f.StringArrayP("env", "e", nil, "`NAME=VALUE` for the environment; may be repeated")
+	envFiles := f.StringArray("env-file", nil, "`file` with a line for each variable; may be repeated")
+	dir := f.StringP("workdir", "w", "", "working `dir`ectory (default: the container's)")
+	user := f.StringP("user", "u", "", "`NAME|UID[:GROUP|GID]` to run as (default: the container's)")
+	if err := c.parse(f, args, 2, -1); err != nil {
+		return ours(err)
+	}
+	s, err := openStore(*root)
+	if err != nil {
+		return ours(err)
+	}
+	box, err := s.Container(f.Arg(0))
+	if err != nil {
+		return ours(err)
+	}
+	given, err := environment(*env, *envFiles)
+	if err != nil {
+		return ours(err)
+	}
+	spec := &cell.Spec{Args: f.Args()[1:], Env: box.Env, Dir: box.Dir, User: box.User, Terminal: *terminal}
+	if *terminal {
+		spec.Env = mergeEnv(spec.Env, []string{"TERM=xterm"})
+	}
+	spec.Env = mergeEnv(spec.Env, given)
+	if *dir != "" {
+		spec.Dir = path.Join(box.Dir, *dir)
+		if path.IsAbs(*dir) {
+			spec.Dir = path.Clean(*dir)
+		}
+	}
+	if *user != "" {
+		spec.User = *user
+	}
+	session, err := keeper.Dial(s.ContainerPath(box))
+	if errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist) {
+		return failedError{fmt.Errorf("container %s is not running; plyfs start %s runs it", box.Name, box.Name), exitFailed}
+	}
+	if err != nil {
+		return ours(err)
+	}
+	defer session.Close()
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return ours(err)
+	}
+	defer null.Close()
+	files := [3]*os.File{null, null, null}
+	if !*detach {
+		files = [3]*os.File{null, os.Stdout, os.Stderr}
+		if *stdin {
+			files[0] = os.Stdin
+		}
+	}
+	if err := session.Exec(spec, files); err != nil {
+		return ours(fmt.Errorf("container %s: %w", box.Name, err))
+	}
+	if err := session.Started(); err != nil {
+		return ours(err)
+	}
+	if *detach {
+		return nil
+	}
+	code, err := session.Relay(*stdin)
+	if err == nil && code != 0 {
+		err = exitCode(code)
+	}
+	return ours(err)
+}

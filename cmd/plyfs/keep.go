@@ -1,0 +1,204 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/cmd/plyfs/cell"
+	"github.com/plyfs/plyfs/cmd/plyfs/keeper"
+	"github.com/plyfs/plyfs/cmd/plyfs/mountopt"
+	"github.com/plyfs/plyfs/layer/store"
+	"github.com/plyfs/plyfs/layer/store/userns"
+	"github.com/plyfs/plyfs/overlay/fusefs"
+)
+
+// keepName is the subcommand that a container's daemon is; nobody types it.
+const keepName = "keep-container"
+
+// Descriptors of a keeper.
+const (
+	keepConnFD  = 3
+	keepStdioFD = 4
+)
+
+// startKeeper starts the daemon of a container, and returns the connection with it.
+func startKeeper(s *store.Store, c *store.Container, o startOptions) (*keeper.Session, error) {
+	files, done, err := stdio(s, c, o)
+	defer done()
+	if err != nil {
+		return nil, err
+	}
+	log, err := os.OpenFile(s.ContainerPath(c, "log"), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("no container %s: %w", c.Name, store.ErrNotFound)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close()
+	conn, theirs, err := keeper.Pair()
+	if err != nil {
+		return nil, err
+	}
+	defer theirs.Close()
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Args = []string{"plyfs", keepName, s.Root(), c.Name}
+	cmd.Stderr = log
+	cmd.Dir = "/"
+	cmd.ExtraFiles = []*os.File{theirs, files[0], files[1], files[2]}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if userns.Rootless() {
+		// A plain user may mount in a namespace of their own.
+		cmd.SysProcAttr.Cloneflags = unix.CLONE_NEWNS
+	}
+	if err := cmd.Start(); err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("starting the container's daemon: %w", err)
+	}
+	go func() { _ = cmd.Wait() }()
+	return keeper.NewSession(conn), nil
+}
+
+// keep is the daemon: plyfs keep-container ROOT NAME.
+func keep(args []string) error {
+	if len(args) != 2 {
+		return usagef("%s is for plyfs itself; see plyfs run", keepName)
+	}
+	for fd := keepConnFD; fd < keepStdioFD+3; fd++ {
+		unix.CloseOnExec(fd)
+	}
+	conn := keeper.NewConn(os.NewFile(keepConnFD, "control"))
+	var files [3]*os.File
+	for i := range files {
+		files[i] = os.NewFile(uintptr(keepStdioFD+i), "stdio")
+	}
+	// Handled, and not ignored: that would be inherited by what runs in the container.
+	signal.Notify(make(chan os.Signal, 1), unix.SIGHUP, unix.SIGPIPE)
+	s, err := store.Open(args[0])
+	if err == nil {
+		err = keepContainer(s, args[1], conn, files)
+	}
+	if err != nil {
+		_ = conn.Send(&keeper.Message{Error: err.Error(), Code: cell.CodeFailed})
+	}
+	return err
+}
+
+func keepContainer(s *store.Store, name string, conn *keeper.Conn, files [3]*os.File) error {
+	c, err := s.Container(name)
+	if err != nil {
+		return err
+	}
+	release, err := s.LockContainer(c)
+	if errors.Is(err, store.ErrRunning) {
+		_ = conn.Send(&keeper.Message{Error: err.Error(), Running: true, Code: cell.CodeFailed})
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer release()
+	if userns.Rootless() {
+		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
+			return fmt.Errorf("private mounts: %w", err)
+		}
+	}
+	detachStale(s, c)
+	img, err := s.Image(c.Image)
+	if err != nil {
+		return fmt.Errorf("container %s: %w", c.Name, err)
+	}
+	if err := fillVolumes(s, c); err != nil {
+		return err
+	}
+	options, err := containerOptions(s, c, img)
+	if err != nil {
+		return err
+	}
+	merged := s.ContainerPath(c, "merged")
+	srv := &service{options: options, mountpoint: merged, stamp: true}
+	srv.relay = func(text string) { _ = conn.Send(&keeper.Message{Say: text}) }
+	runtime, err := keeper.NewRuntime(c.Runtime, s.ContainerPath(c), c.ID)
+	if err != nil {
+		return err
+	}
+	k := &keeper.Keeper{
+		Store: s, Container: c, Runtime: runtime, Log: srv.say,
+		Spec: &cell.Spec{Root: merged, Hostname: c.Hostname, Args: c.Args, Env: c.Env, Dir: c.Dir, User: c.User,
+			Terminal: c.Terminal, ReadOnly: c.ReadOnly},
+	}
+	mount := func(ready func() error, quit <-chan struct{}, discarded func() bool) error {
+		srv.quit, srv.discarded = quit, discarded
+		return srv.serve(func() error {
+			srv.mute()
+			return ready()
+		})
+	}
+	return k.Run(conn, files, mount, release)
+}
+
+// containerOptions are the options of the mount of a container.
+func containerOptions(s *store.Store, c *store.Container, img *store.Image) (*mountopt.Options, error) {
+	o := &mountopt.Options{
+		Lowers: img.LayerDirs(),
+		Upper:  s.ContainerPath(c, "upper"),
+		Work:   s.ContainerPath(c, "work"),
+		Source: "plyfs:" + c.Name,
+	}
+	if err := o.Validate(); err != nil {
+		return nil, err
+	}
+	return o, nil
+}
+
+// writeEtc writes the files of /etc that depend on the host.
+func writeEtc(s *store.Store, c *store.Container) error {
+	resolv, err := os.ReadFile("/etc/resolv.conf")
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	hosts := "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t" + c.Hostname + "\n"
+	for name, text := range map[string]string{"resolv.conf": string(resolv), "hosts": hosts, "hostname": c.Hostname + "\n"} {
+		path := s.ContainerPath(c, "etc", name)
+		// In place: a container that runs has the file itself.
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			return err
+		}
+		if err := os.Chmod(path, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// detachStale takes away mounts of a container's view that a killed daemon left. The caller
+// holds the container's lock: nobody serves them.
+func detachStale(s *store.Store, c *store.Container) {
+	for range 100 {
+		if fusefs.Detach(s.ContainerPath(c, "merged")) != nil {
+			return
+		}
+	}
+}
+
+// waitGone waits for the end of a container's daemon that cannot be talked to any more.
+func waitGone(s *store.Store, c *store.Container) error {
+	for until := time.Now().Add(time.Minute); time.Now().Before(until); time.Sleep(20 * time.Millisecond) {
+		st, err := s.State(c)
+		if errors.Is(err, store.ErrNotFound) || err == nil && !st.Status.Live() {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("container %s: its daemon neither answers nor ends; %s has its messages", c.Name, strings.TrimSpace(s.ContainerPath(c, "log")))
+}

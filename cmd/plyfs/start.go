@@ -1,0 +1,53 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/plyfs/plyfs/layer/store"
+)
+
+var startCmd = command{
+	name:  "start",
+	args:  "CONTAINER...",
+	short: "run the command of a container again, on the writable layer it has",
+	long: `A container whose daemon was killed is mended first. One that runs already is left
+alone. With --attach the exit code is the command's.`,
+	run: runStart,
+}
+
+func runStart(c *command, args []string) error {
+	f := c.flags()
+	root := storeFlag(f)
+	attach := f.BoolP("attach", "a", false, "wait for the command, with standard output and error")
+	stdin := f.BoolP("interactive", "i", false, "with standard input, too")
+	if err := c.parse(f, args, 1, -1); err != nil {
+		return ours(err)
+	}
+	if f.NArg() > 1 && (*attach || *stdin) {
+		return ours(usagef("start: --attach takes one container"))
+	}
+	s, err := openStore(*root)
+	if err != nil {
+		return ours(err)
+	}
+	o := startOptions{attach: *attach || *stdin, stdin: *stdin}
+	err = eachName(f.Args(), "start", func(name string) error {
+		box, err := s.Container(name)
+		if err != nil {
+			return err
+		}
+		err = start(s, box, o)
+		if !o.attach && errors.Is(err, store.ErrRunning) {
+			err = nil
+		}
+		if err == nil && !o.attach {
+			fmt.Println(box.Name)
+		}
+		return err
+	})
+	if o.attach {
+		return ours(err)
+	}
+	return err
+}
