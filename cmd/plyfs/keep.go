@@ -159,26 +159,6 @@ func containerOptions(s *store.Store, c *store.Container, img *store.Image) (*mo
 	return o, nil
 }
 
-// writeEtc writes the files of /etc that depend on the host.
-func writeEtc(s *store.Store, c *store.Container) error {
-	resolv, err := os.ReadFile("/etc/resolv.conf")
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	hosts := "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t" + c.Hostname + "\n"
-	for name, text := range map[string]string{"resolv.conf": string(resolv), "hosts": hosts, "hostname": c.Hostname + "\n"} {
-		path := s.ContainerPath(c, "etc", name)
-		// In place: a container that runs has the file itself.
-		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-			return err
-		}
-		if err := os.Chmod(path, 0o644); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // detachStale takes away mounts of a container's view that a killed daemon left. The caller
 // holds the container's lock: nobody serves them.
 func detachStale(s *store.Store, c *store.Container) {
