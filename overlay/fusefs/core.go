@@ -61,6 +61,10 @@ type (
 	Renewer[N Node] interface {
 		Renew(n N) (N, error)
 	}
+	// Outdater says that the data of a node is no more that of the lower file it may be open on.
+	Outdater[N Node] interface {
+		Outdated(n N) bool
+	}
 	// Explainer answers the virtual attribute plyfs.explain with JSON.
 	Explainer[N Node] interface {
 		Explain(n N) ([]byte, error)

@@ -111,7 +111,7 @@ func (f *openFiles[N]) how(r *request, n N, flags uint32, keep, direct bool, o *
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	write := flags&unix.O_ACCMODE != unix.O_RDONLY
-	if h.backing != 0 && write && !h.upper {
+	if h.backing != 0 && !h.upper && (write || f.outdated(n)) {
 		return f.handOver(id, n)
 	}
 	if direct && !h.cached && h.backing == 0 {
@@ -135,6 +135,12 @@ func (f *openFiles[N]) how(r *request, n N, flags uint32, keep, direct bool, o *
 		o.OpenFlags = fuse.FOPEN_KEEP_CACHE
 	}
 	return 0
+}
+
+// outdated says that n was copied up while its lower file is open, by a truncation, say.
+func (f *openFiles[N]) outdated(n N) bool {
+	x, ok := f.s.fs.(Outdater[N])
+	return ok && x.Outdated(n)
 }
 
 // handOver ends the use of n for new opens: it is open on a lower file, which all its
