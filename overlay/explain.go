@@ -153,6 +153,12 @@ func (fs *FS) otherPart(p *Part, parent *Node, name, viewPath string) {
 	p.Marks = fs.marksOf(dir, at)
 }
 
+// Marks of files that are not settled: with blocks missing, and with all of them.
+const (
+	markUnfinished = "unfinished"
+	markUnsynced   = "not settled"
+)
+
 // marksOf lists the overlay marks of an object, in words.
 func (fs *FS) marksOf(d *layer.Dir, name string) []string {
 	fd, err := d.FD()
@@ -185,7 +191,11 @@ func (fs *FS) marksOf(d *layer.Dir, name string) []string {
 	}
 	if fs.eng != nil && d.Tree() == fs.upper {
 		if rec, err := fs.eng.ReadRecord(fd, name); err == nil && rec != nil {
-			out = append(out, "unfinished")
+			if st.Blocks*512 >= uint64(rec.Valid) {
+				out = append(out, markUnsynced)
+			} else {
+				out = append(out, markUnfinished)
+			}
 		}
 	}
 	if st.Mode&unix.S_IFMT == unix.S_IFREG && st.Nlink > 1 {
@@ -232,8 +242,11 @@ func (fs *FS) sentence(n *Node, e *Explanation) string {
 		s = fmt.Sprintf("%s has it and is marked opaque: nothing shows through from below", upperCase(first.label()))
 	case first.Role == "upper" && strings.Contains(marks, "origin"):
 		s = "The upper has a copy of a lower file, made when it was first changed (copy-up)"
-		if strings.Contains(marks, "unfinished") {
-			s += ", of which only the changed blocks were copied yet: the rest is still read from the lower"
+		switch {
+		case strings.Contains(marks, markUnsynced):
+			s += "; all of it is copied, and will be settled once it is certainly on the disk"
+		case strings.Contains(marks, markUnfinished):
+			s += "; blocks it does not have yet are read from the lower, until it is settled"
 		}
 	case first.Role == "upper":
 		s = "The upper has it: it was made or replaced in this mount's writable layer"

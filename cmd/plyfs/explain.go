@@ -93,12 +93,19 @@ func printExplanation(w io.Writer, e *explanation) {
 func explain(path string) (*explanation, error) {
 	var e explanation
 	err := ask(path, fusefs.CtlExplain, &e)
-	if !errors.Is(err, unix.ENOENT) {
-		return &e, err
-	}
 	parent, name := filepath.Split(filepath.Clean(path))
 	if parent == "" {
 		parent = "."
+	}
+	if err == nil && e.Type != "directory" {
+		// An inode does not know by which of its names it was asked for.
+		var dir explanation
+		if ask(parent, fusefs.CtlExplain, &dir) == nil {
+			e.Path = filepath.Join(dir.Path, name)
+		}
+	}
+	if !errors.Is(err, unix.ENOENT) {
+		return &e, err
 	}
 	var dir explanation
 	if parentErr := ask(parent, fusefs.CtlExplain, &dir); parentErr != nil {
