@@ -116,7 +116,7 @@ func (f *openFiles[N]) how(r *request, n N, flags uint32, keep, direct bool, o *
 	}
 	if direct && !h.cached && h.backing == 0 {
 		if e := f.back(h, &r.caller, n, write); e != 0 {
-			f.put(id)
+			f.unback(f.leave(id)) // h.mu is held
 			return e
 		}
 	}
@@ -148,7 +148,7 @@ func (f *openFiles[N]) outdated(n N) bool {
 // the name up again (LOOKUP_REVAL), where it finds the successor: same inode
 // number, new node, upper file.
 func (f *openFiles[N]) handOver(id uint64, n N) unix.Errno {
-	f.put(id)
+	f.unback(f.leave(id)) // h.mu is held
 	x, ok := f.s.fs.(Renewer[N])
 	if !ok {
 		return unix.ETXTBSY
@@ -191,21 +191,34 @@ func (f *openFiles[N]) get(id uint64) *openNode {
 
 // put gives it back. The last one closes the backing file.
 func (f *openFiles[N]) put(id uint64) {
+	if h := f.leave(id); h != nil {
+		h.mu.Lock()
+		f.unback(h)
+		h.mu.Unlock()
+	}
+}
+
+// leave takes one reference away, and returns the state if that was the last.
+func (f *openFiles[N]) leave(id uint64) *openNode {
 	f.mu.Lock()
+	defer f.mu.Unlock()
 	h := f.nodes[id]
 	if h == nil {
-		f.mu.Unlock()
-		return
+		return nil
 	}
 	if h.refs--; h.refs > 0 {
-		f.mu.Unlock()
-		return
+		return nil
 	}
 	delete(f.nodes, id)
-	f.mu.Unlock()
-	if h.backing != 0 {
+	return h
+}
+
+// unback closes the backing file. h.mu is held, and nobody else has h.
+func (f *openFiles[N]) unback(h *openNode) {
+	if h != nil && h.backing != 0 {
 		f.s.conn.backingClose(h.backing)
 		h.release()
+		h.backing = 0
 	}
 }
 
