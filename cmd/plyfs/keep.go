@@ -18,6 +18,7 @@ import (
 	"github.com/plyfs/plyfs/layer/store"
 	"github.com/plyfs/plyfs/layer/store/userns"
 	"github.com/plyfs/plyfs/overlay/fusefs"
+	"github.com/plyfs/plyfs/overlay/graft"
 )
 
 // keepName is the subcommand that a container's daemon is; nobody types it.
@@ -152,11 +153,68 @@ func containerOptions(s *store.Store, c *store.Container, img *store.Image) (*mo
 		Upper:  s.ContainerPath(c, "upper"),
 		Work:   s.ContainerPath(c, "work"),
 		Source: "plyfs:" + c.Name,
+
+		ReadOnly: c.ReadOnly,
+	}
+	if err := writeEtc(s, c); err != nil {
+		return nil, err
+	}
+	var err error
+	if o.Grafts, err = containerGrafts(s, c); err != nil {
+		return nil, err
 	}
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
 	return o, nil
+}
+
+// containerGrafts returns what is mounted into the view of a container: its mounts, and the files
+// of /etc that depend on the host, where nothing else is.
+func containerGrafts(s *store.Store, c *store.Container) ([]graft.Spec, error) {
+	var specs []graft.Spec
+	taken := map[string]bool{}
+	for _, m := range c.Mounts {
+		g := graft.Spec{Source: m.Source, Target: m.Target, ReadOnly: m.ReadOnly, Size: m.Size, Mode: m.Mode, UID: m.UID, GID: m.GID}
+		switch m.Type {
+		case store.VolumeMount:
+			v, err := s.Volume(m.Source)
+			if err != nil {
+				return nil, err
+			}
+			g.Kind, g.Path = graft.Volume, v.Dir
+		case store.TmpfsMount:
+			g.Kind = graft.Tmpfs
+		}
+		taken[m.Target] = true
+		specs = append(specs, g)
+	}
+	for _, name := range []string{"resolv.conf", "hosts", "hostname"} {
+		if target := "/etc/" + name; !taken[target] && !taken["/etc"] && !taken["/"] {
+			specs = append(specs, graft.Spec{Source: s.ContainerPath(c, "etc", name), Target: target})
+		}
+	}
+	return specs, nil
+}
+
+// writeEtc writes the files of /etc that depend on the host.
+func writeEtc(s *store.Store, c *store.Container) error {
+	resolv, err := os.ReadFile("/etc/resolv.conf")
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	hosts := "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t" + c.Hostname + "\n"
+	for name, text := range map[string]string{"resolv.conf": string(resolv), "hosts": hosts, "hostname": c.Hostname + "\n"} {
+		path := s.ContainerPath(c, "etc", name)
+		// In place: a container that runs has the file itself.
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			return err
+		}
+		if err := os.Chmod(path, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // detachStale takes away mounts of a container's view that a killed daemon left. The caller
