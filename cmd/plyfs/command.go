@@ -32,7 +32,7 @@ func init() {
 		&mountCmd, &umountCmd,
 		&explainCmd, &treeCmd, &diffCmd,
 		&statCmd, &watchCmd, &settleCmd, &checkCmd,
-		&imageCmd,
+		&imageCmd, &commitCmd,
 		&runCmd, &createCmd, &startCmd, &stopCmd, &execCmd, &psCmd, &logsCmd, &rmCmd, &volumeCmd,
 		&demoCmd, &versionCmd, &helpCmd,
 	}
