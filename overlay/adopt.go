@@ -11,17 +11,20 @@ import (
 // known by another name, with one more reference. parent.d.names is held.
 func (fs *FS) adopt(parent *Node, name string, f *found) (*Node, error) {
 	typ := uint32(f.st.Mode) & unix.S_IFMT
-	n := &Node{typ: typ, ino: f.ino, parent: parent, name: name, refs: 1, dir: f.dir, real: f.name, anchor: -1}
+	n := &Node{typ: typ, parent: parent, name: name, refs: 1, dir: f.dir, real: f.name, anchor: -1}
+	n.ino.Store(f.ino)
 	n.upper.Store(f.upper)
 	var key *linkKey
 	if typ == unix.S_IFDIR {
 		fs.adoptDirectory(n, f)
 	} else if f.st.Nlink > 1 {
-		k, err := fs.adoptLink(n, f)
+		k, shared, err := fs.adoptLink(n, f)
 		if err != nil {
 			return nil, err
 		}
-		key = &k
+		if shared {
+			key = &k
+		}
 	}
 	if f.dataDir != nil {
 		x := n.more()
@@ -51,43 +54,53 @@ func (fs *FS) adoptDirectory(n *Node, f *found) {
 }
 
 // adoptLink gives a node with several names its key, and finds the upper inode of a
-// lower one that was copied up under another name: the index knows it.
-func (fs *FS) adoptLink(n *Node, f *found) (linkKey, error) {
+// lower one that was copied up under another name: the index knows it. It reports false
+// when each name is to have a node of its own, because copy-up will part them.
+func (fs *FS) adoptLink(n *Node, f *found) (linkKey, bool, error) {
 	if f.upper {
 		k := linkKey{fs: fs.fsIndex(fs.upper), ino: f.st.Ino}
 		if !f.hasOrigin {
-			return k, nil
+			return k, true, nil
 		}
 		entry := f.origin.IndexName()
 		if !fs.inIndex(entry, f.st.Ino) {
-			return k, nil
+			return k, true, nil
 		}
 		fs.linked(n, entry)
-		return f.originKey, nil
+		return f.originKey, true, nil
 	}
 	t := f.dir.Tree()
 	k := linkKey{fs: fs.fsIndex(t), ino: f.st.Ino}
-	if fs.indexd == nil || f.dataDir != nil {
-		return k, nil
+	if fs.upper == nil {
+		return k, true, nil
 	}
 	entry := fs.indexName(f.dir, f.name)
 	if entry == "" {
-		return k, nil
+		return k, false, nil
 	}
 	fd, err := fs.indexd.FD()
 	if err != nil {
-		return k, err
+		return k, false, err
 	}
 	defer fs.indexd.Done()
 	var st Attr
-	if err := layer.Stat(fd, entry, &st); err != nil {
-		return k, nil
+	if err := layer.Stat(fd, entry, &st); err != nil || uint32(st.Mode)&unix.S_IFMT != n.typ {
+		return k, true, nil
+	}
+	var buf [128]byte
+	if size, err := layer.Getxattr(fd, entry, fs.attr("metacopy"), buf[:]); err != nil {
+		f.dataDir = nil // the upper inode has its data
+	} else if _, err := whiteout.ParseMetacopy(buf[:size]); err != nil {
+		return k, false, unix.EIO
+	} else if f.dataDir == nil {
+		f.dataDir, f.dataName, f.data = f.dir, f.name, f.st
 	}
 	n.upper.Store(true)
 	n.dir, n.real = fs.indexd, entry
+	n.loose.Store(true)
 	f.upper = true
 	fs.linked(n, entry)
-	return k, nil
+	return k, true, nil
 }
 
 // linked notes that n is the upper inode with the given entry in the index, and
@@ -232,8 +245,8 @@ func (fs *FS) present(n *Node, a *Attr) {
 }
 
 func (fs *FS) presentLocked(n *Node, a *Attr) {
-	a.Ino = n.ino
-	if n.d != nil && n.d.merged() {
+	a.Ino = n.ino.Load()
+	if n.d != nil && n.d.layers() > 1 {
 		a.Nlink = 1 // as ovl_getattr: subdirectories are not counted over layers
 	}
 	if x := n.x; x != nil {

@@ -54,7 +54,7 @@ type need struct {
 
 // satisfied says whether n is already what the caller needs.
 func (n *Node) satisfied(w *need) bool {
-	if !n.upper.Load() {
+	if !n.upper.Load() || n.loose.Load() {
 		return false
 	}
 	if w.meta || n.typ != unix.S_IFREG {
@@ -129,6 +129,9 @@ func (fs *FS) viewPlace(n *Node) (*Node, string) {
 // copyUpOnce stages the copy and commits it; true when the name moved meanwhile.
 func (fs *FS) copyUpOnce(c *Caller, n *Node, w need, waited time.Duration) (bool, error) {
 	if n.upper.Load() {
+		if err := fs.linkUp(c, n); err != nil || w.meta {
+			return false, err
+		}
 		return false, fs.completeMeta(c, n, w, waited)
 	}
 	parent, name := fs.viewPlace(n)
@@ -158,7 +161,12 @@ func (fs *FS) copyUpOnce(c *Caller, n *Node, w need, waited time.Duration) (bool
 	}
 	err = layer.Stat(fd, src.Name, &src.Stat)
 	if err == nil {
-		want.Origin = fs.originOf(src.Dir, fd, src.Name)
+		if src.Stat.Nlink > 1 {
+			entry = fs.indexName(src.Dir, src.Name)
+		}
+		if src.Stat.Nlink == 1 || entry != "" { // see breaksLinks
+			want.Origin = fs.originOf(src.Dir, fd, src.Name)
+		}
 		want.Xattrs = fs.carryOver(src.Dir.Tree(), fd, src.Name, &src.Stat)
 	}
 	src.Dir.Done()
@@ -172,9 +180,6 @@ func (fs *FS) copyUpOnce(c *Caller, n *Node, w need, waited time.Duration) (bool
 		if src.Stat.Attributes&unix.STATX_ATTR_IMMUTABLE != 0 || w.cause != cow.CauseWrite {
 			return false, unix.EPERM
 		}
-	}
-	if src.Stat.Nlink > 1 && fs.indexd != nil {
-		entry = fs.indexName(src.Dir, src.Name)
 	}
 	staged, err := fs.eng.Stage(&src, &want)
 	if err != nil {
@@ -195,7 +200,7 @@ func (fs *FS) copyUpOnce(c *Caller, n *Node, w need, waited time.Duration) (bool
 	if w.first != nil && staged.Method == cow.MethodRange {
 		first = staged.Hold()
 	}
-	if err := fs.commitUp(n, parent, up, name, staged, entry, src.Stat.Blocks); err != nil {
+	if err := fs.commitUp(n, parent, up, name, staged, entry, &src.Stat); err != nil {
 		return false, err
 	}
 	if first != nil {
@@ -206,7 +211,7 @@ func (fs *FS) copyUpOnce(c *Caller, n *Node, w need, waited time.Duration) (bool
 
 // commitUp gives a staged file its name, and its entry in the index if it has several.
 // n.mu is held for writing.
-func (fs *FS) commitUp(n, parent *Node, up *layer.Dir, name string, staged *cow.Staged, entry string, blocks uint64) error {
+func (fs *FS) commitUp(n, parent *Node, up *layer.Dir, name string, staged *cow.Staged, entry string, lower *Attr) error {
 	fd, err := up.FD()
 	if err != nil {
 		return err
@@ -232,18 +237,28 @@ func (fs *FS) commitUp(n, parent *Node, up *layer.Dir, name string, staged *cow.
 	restoreTimes(fd, &before)
 	if staged.Method == cow.MethodMeta && (n.x == nil || n.x.dataDir == nil) {
 		x := n.more()
-		x.dataDir, x.dataName, x.blocks = n.dir, n.real, blocks
+		x.dataDir, x.dataName, x.blocks = n.dir, n.real, lower.Blocks
 	}
 	if staged.Method == cow.MethodRange {
-		n.more().blocks = blocks
+		n.more().blocks = lower.Blocks
 	}
 	n.dir, n.real = up, name
 	if entry != "" {
 		x := n.more()
 		x.index, x.diff = entry, diff
+	} else if lower.Nlink > 1 {
+		fs.breaksLinks(n, parent, staged)
 	}
 	fs.becameUpper(n, staged)
 	return nil
+}
+
+// breaksLinks gives a file that was parted from its other lower names, for want of an index,
+// the number of its upper inode: two files must not show one. It has no origin either (kernel:
+// ovl_do_copy_up, ovl_getattr).
+func (fs *FS) breaksLinks(n, parent *Node, staged *cow.Staged) {
+	n.ino.Store(fs.viewIno(fs.upper, staged.Stat.Ino))
+	parent.d.parted.Store(true)
 }
 
 // becameUpper finishes a copy-up: the descriptor of the lower file goes. n.mu is held

@@ -118,8 +118,8 @@ func (fs *FS) born(parent *Node, up *layer.Dir, fd int, name string, a *Attr) (*
 		return nil, err
 	}
 	typ := uint32(a.Mode) & unix.S_IFMT
-	ino := fs.viewIno(fs.upper, a.Ino)
-	n := &Node{typ: typ, ino: ino, parent: parent, name: name, refs: 1, dir: up, real: name, anchor: -1}
+	n := &Node{typ: typ, parent: parent, name: name, refs: 1, dir: up, real: name, anchor: -1}
+	n.ino.Store(fs.viewIno(fs.upper, a.Ino))
 	n.upper.Store(true)
 	if typ == unix.S_IFDIR {
 		n.d = &directory{children: map[string]*Node{}}
@@ -363,7 +363,8 @@ func (fs *FS) Tmpfile(c *Caller, parent *Node, mode uint32, a *Attr) (*Node, err
 		unix.Close(fd)
 		return nil, err
 	}
-	n := &Node{typ: unix.S_IFREG, ino: fs.viewIno(fs.upper, a.Ino), refs: 1, anchor: int32(fd)}
+	n := &Node{typ: unix.S_IFREG, refs: 1, anchor: int32(fd)}
+	n.ino.Store(fs.viewIno(fs.upper, a.Ino))
 	n.upper.Store(true)
 	fs.nodes.mu.Lock()
 	fs.nodes.insert(n)

@@ -97,7 +97,7 @@ func (fs *FS) firstWrite(c *Caller, n *Node, size int) (*openFile, *cow.Pending,
 
 // toWrite copies n up as w says and returns its open upper file.
 func (fs *FS) toWrite(c *Caller, n *Node, w need) (*openFile, error) {
-	if o := n.file.Load(); o != nil && o.write && o.hold() {
+	if o := n.file.Load(); o != nil && o.write && !n.loose.Load() && o.hold() {
 		return o, nil
 	}
 	if n.typ != unix.S_IFREG {

@@ -169,9 +169,6 @@ func (fs *FS) makeRoot() error {
 		}
 	}
 	n.dir, n.real = top.Root, ""
-	if fs.upper != nil {
-		n.d.impure.Store(true)
-	}
 	for i, l := range n.d.lowers {
 		fd, err := l.FD()
 		if err != nil {
@@ -182,20 +179,20 @@ func (fs *FS) makeRoot() error {
 		}
 		l.Done()
 	}
-	src := top
-	if len(fs.lowers) > 0 {
-		src = fs.lowers[0]
-	}
-	fd, err := src.Root.FD()
+	// As ovl_get_root: the root is never copied up, its number is that of the top.
+	fd, err := top.Root.FD()
 	if err != nil {
-		return failure(src.Path, "cannot read layer", err)
+		return failure(top.Path, "cannot read layer", err)
 	}
-	defer src.Root.Done()
+	defer top.Root.Done()
 	var st Attr
 	if err := layer.Stat(fd, "", &st); err != nil {
-		return failure(src.Path, "cannot read layer", err)
+		return failure(top.Path, "cannot read layer", err)
 	}
-	n.ino = fs.viewIno(src, st.Ino)
+	n.ino.Store(fs.viewIno(top, st.Ino))
+	if fs.upper != nil {
+		n.d.impure.Store(fs.readImpure(fd, ""))
+	}
 	fs.root = n
 	fs.nodes.mu.Lock()
 	fs.nodes.insert(n)

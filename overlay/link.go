@@ -35,8 +35,12 @@ func (fs *FS) openIndex() error {
 	return nil
 }
 
-// indexName returns the index entry's name for a lower inode, "" if it can have none.
+// indexName returns the index entry's name for a lower inode, "" if it can have none: then
+// copying up one of its names parts it from the others.
 func (fs *FS) indexName(d *layer.Dir, name string) string {
+	if fs.indexd == nil {
+		return ""
+	}
 	fd, err := d.FD()
 	if err != nil {
 		return ""
@@ -49,6 +53,14 @@ func (fs *FS) indexName(d *layer.Dir, name string) string {
 	o, err := whiteout.ParseOrigin(v)
 	if err != nil {
 		return ""
+	}
+	if fs.ns == whiteout.User {
+		// The marks of an entry are user attributes, which only files and directories
+		// can have. (The kernel fails to copy such an object up.)
+		var st Attr
+		if layer.Stat(fd, name, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
+			return ""
+		}
 	}
 	return o.IndexName()
 }
@@ -132,6 +144,57 @@ func (fs *FS) changeDiff(n *Node, by int) error {
 	return nil
 }
 
+// linkUp gives an upper inode that only the index knows the name it has in the view, as it is
+// about to change: mounted without the index its changes would be lost with it (kernel:
+// ovl_link_up). It may be left without, if it has no name in the view. No lock is held.
+func (fs *FS) linkUp(c *Caller, n *Node) error {
+	for n.loose.Load() {
+		parent, name := fs.viewPlace(n)
+		if parent == nil {
+			n.loose.Store(false)
+			return nil
+		}
+		up, err := fs.upDir(c, parent)
+		if err != nil {
+			return err
+		}
+		if err := fs.linkUpAs(n, parent, up, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// linkUpAs is linkUp for the name that n has just now; if it has changed, nothing happens.
+func (fs *FS) linkUpAs(n, parent *Node, up *layer.Dir, name string) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if p, now := fs.viewPlace(n); !n.loose.Load() || p != parent || now != name {
+		return nil
+	}
+	fd, err := up.FD()
+	if err != nil {
+		return err
+	}
+	defer up.Done()
+	s := side{parent: parent, name: name, up: up, fd: fd, n: n}
+	if fs.upperHas(parent, up, fd, name, n) {
+		n.dir, n.real = up, name
+		n.loose.Store(false)
+		return nil
+	}
+	var before Attr
+	if err := layer.Stat(fd, "", &before); err != nil {
+		return err
+	}
+	fs.markImpure(parent.d)
+	if err := fs.materialise(&s); err != nil {
+		return err
+	}
+	restoreTimes(fd, &before)
+	return nil
+}
+
 // Link makes name in parent a further name of n, and fills a. n gets one more reference.
 func (fs *FS) Link(c *Caller, n *Node, parent *Node, name string, a *Attr) error {
 	if err := fs.mayChange(parent, name); err != nil {
@@ -165,6 +228,9 @@ func (fs *FS) Link(c *Caller, n *Node, parent *Node, name string, a *Attr) error
 	defer up.Done()
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if err := fs.redirectLinked(n); err != nil {
+		return err
+	}
 	if !white {
 		err = fs.linkTo(n, fd, name)
 		if err == unix.EEXIST && !d.merged() && fs.whiteoutIn(d, fd, name) {
@@ -178,6 +244,20 @@ func (fs *FS) Link(c *Caller, n *Node, parent *Node, name string, a *Attr) error
 		return err
 	}
 	return fs.linkedAs(n, parent, up, fd, name, a)
+}
+
+// redirectLinked records where the data of a metadata-only file is, before it gets a name under which
+// the lower layers do not have it (kernel: ovl_set_link_redirect). n.mu is held.
+func (fs *FS) redirectLinked(n *Node) error {
+	if n.x == nil || n.x.dataDir == nil {
+		return nil
+	}
+	p, err := n.place()
+	if err != nil {
+		return err
+	}
+	defer p.done()
+	return fs.setRedirect(n, &side{fd: p.fd, name: p.name}, false)
 }
 
 // linkTo links the object of n, wherever it is. n.mu is held.
@@ -222,7 +302,7 @@ func (fs *FS) linkedAs(n, parent *Node, up *layer.Dir, fd int, name string, a *A
 		unix.Close(int(n.anchor))
 		n.anchor, n.dir, n.real = -1, up, name
 	}
-	if n.ino != fs.viewIno(fs.upper, st.Ino) {
+	if n.ino.Load() != fs.viewIno(fs.upper, st.Ino) {
 		fs.markImpure(parent.d)
 	}
 	t := &fs.nodes

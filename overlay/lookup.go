@@ -105,6 +105,13 @@ func (fs *FS) find(parent *Node, name string, f *found) error {
 			return s.finish()
 		}
 	}
+	if s.absolute != "" {
+		err := s.fromRoots(0)
+		if err != nil {
+			return err
+		}
+		return s.finish()
+	}
 	if err := s.below(d.lowers); err != nil {
 		return err
 	}

@@ -14,8 +14,8 @@ import (
 // last [FS.Forget]. All names of one hard-linked inode share one node.
 type Node struct {
 	id  uint64
-	ino uint64 // st_ino; fixed
-	typ uint32 // S_IFMT bits; fixed
+	ino atomic.Uint64 // st_ino; fixed, but see breaksLinks
+	typ uint32        // S_IFMT bits; fixed
 
 	refs uint64 // lookups, children and pins; guarded by table.mu
 
@@ -33,7 +33,10 @@ type Node struct {
 	real   string
 	anchor int32 // -1: none
 	upper  atomic.Bool
-	x      *extra // nil for most
+	// loose: the upper inode has its entry in the index, and no other name that is
+	// known. It gets one before it changes, see FS.linkUp.
+	loose atomic.Bool
+	x     *extra // nil for most
 
 	d    *directory               // nil unless typ is S_IFDIR
 	file atomic.Pointer[openFile] // cached descriptor; see files.go
@@ -78,6 +81,7 @@ type directory struct {
 	building sync.Mutex                // held, under names for reading, while index is read
 	indexUse atomic.Int64              // when index was last used, in seconds
 
+	parted     atomic.Bool // a copy-up parted hard links: numbers of the index may be old
 	impure     atomic.Bool // children of the upper may have an origin mark
 	xwhiteouts atomic.Bool // some lower has opaque=x: files may be whiteouts
 	defaultACL atomic.Int32
@@ -97,12 +101,21 @@ func (n *Node) ID() uint64 { return n.id }
 func (n *Node) Mode() uint32 { return n.typ }
 
 // Ino returns the inode number the view shows.
-func (n *Node) Ino() uint64 { return n.ino }
+func (n *Node) Ino() uint64 { return n.ino.Load() }
 
 func (n *Node) isDir() bool { return n.typ == unix.S_IFDIR }
 
 // merged says whether lower directories show through.
 func (d *directory) merged() bool { return len(d.lowers) > 0 }
+
+// layers returns how many directories the node is merged from.
+func (d *directory) layers() int {
+	n := len(d.lowers)
+	if d.upper.Load() != nil {
+		n++
+	}
+	return n
+}
 
 // pin is an object's place, held open.
 type pin struct {

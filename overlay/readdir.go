@@ -18,7 +18,7 @@ func (fs *FS) ReadDir(n *Node, off uint64, buf []Entry) (int, error) {
 	defer n.d.names.RUnlock()
 	got := 0
 	if off < 1 && got < len(buf) {
-		buf[got] = Entry{Name: ".", Ino: n.ino, Type: unix.DT_DIR, Off: 1}
+		buf[got] = Entry{Name: ".", Ino: n.ino.Load(), Type: unix.DT_DIR, Off: 1}
 		got++
 	}
 	if off < 2 && got < len(buf) {
@@ -51,9 +51,9 @@ func (fs *FS) parentIno(n *Node) uint64 {
 	fs.nodes.mu.Lock()
 	defer fs.nodes.mu.Unlock()
 	if n.parent != nil {
-		return n.parent.ino
+		return n.parent.ino.Load()
 	}
-	return n.ino
+	return n.ino.Load()
 }
 
 func (fs *FS) unlinked(n *Node) bool {
@@ -66,20 +66,21 @@ func (fs *FS) unlinked(n *Node) bool {
 // entries it is the layer's own; for an upper entry that may stand for something
 // lower the name is looked up.
 func (fs *FS) entryIno(n *Node, e *indexEntry) uint64 {
-	if v := atomic.LoadUint64(&e.view); v != 0 {
+	d := n.d
+	parted := d.parted.Load() && !e.isDir()
+	if v := atomic.LoadUint64(&e.view); v != 0 && !parted {
 		return v
 	}
 	var v uint64
-	d := n.d
 	switch {
-	case e.part > 0:
+	case e.part > 0 && !parted:
 		// Also of a hard link whose inode was copied up under another name.
 		v = fs.viewIno(d.lowers[e.part-1].Tree(), e.ino)
 	case !d.impure.Load() && !d.merged():
 		v = fs.viewIno(fs.upper, e.ino)
 	default:
 		if child := fs.nodes.peek(n, e.name); child != nil {
-			v = child.ino
+			v = child.ino.Load()
 			break
 		}
 		var f found

@@ -166,6 +166,7 @@ func (fs *FS) letGo(n *Node, up *layer.Dir, name string) error {
 	}
 	if n.x != nil && n.x.index != "" {
 		n.dir, n.real = fs.indexd, n.x.index
+		n.loose.Store(true)
 		return nil
 	}
 	fd, err := up.FD()
@@ -191,6 +192,7 @@ func (fs *FS) takeBack(n *Node, up *layer.Dir, name string, has bool) {
 		n.anchor = -1
 	}
 	n.dir, n.real = up, name
+	n.loose.Store(false)
 }
 
 // strike removes the upper entry, if there is one, and leaves a whiteout, if the

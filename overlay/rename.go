@@ -247,6 +247,7 @@ func (fs *FS) materialise(s *side) error {
 	}
 	if s.n.dir == fs.indexd {
 		s.n.dir, s.n.real = s.up, s.name
+		s.n.loose.Store(false)
 	}
 	s.has = true
 	return nil
@@ -285,7 +286,7 @@ func (fs *FS) nodeHasOrigin(n *Node) bool {
 		return false
 	}
 	defer p.done()
-	return layer.Stat(p.fd, p.name, &st) == nil && n.ino != fs.viewIno(fs.upper, st.Ino)
+	return layer.Stat(p.fd, p.name, &st) == nil && n.ino.Load() != fs.viewIno(fs.upper, st.Ino)
 }
 
 // setRedirect records where the lower part of a node is (kernel: ovl_set_redirect). An
@@ -345,7 +346,8 @@ func (fs *FS) move(old, to *side, asked bool) error {
 			return err
 		}
 	}
-	white := old.under || asked
+	// In a directory of the upper alone a whiteout hides nothing, and the kernel would list it.
+	white := old.under || asked && old.parent.d.merged()
 	flags := uint(0)
 	// A directory cannot replace a whiteout, but trade places with it.
 	trade := to.white && old.n.isDir()
