@@ -2,10 +2,11 @@
 
 GO        ?= go
 FUZZTIME  ?= 10s
+DIFFERTIME ?= 60s
 BIN       := bin/plyfs
 UNIT       = $(shell $(GO) list ./... | grep -v '/integration')
 
-.PHONY: build demo test test-unit test-mount test-real bench lint fuzz deps clean
+.PHONY: build demo test test-unit test-mount test-real bench lint fuzz fuzz-differ deps clean
 
 build:
 	@mkdir -p bin
@@ -47,6 +48,10 @@ bench: build
 
 fuzz:
 	@.ci/fuzz $(FUZZTIME)
+
+# The kernel's overlayfs and plyfs side by side, from a random seed on; integration/differ/doc.go.
+fuzz-differ:
+	PLYFS_FUZZ_TIME=$(DIFFERTIME) $(GO) test -count=1 -timeout 60m -v -run 'TestFuzz$$' ./integration/differ
 
 clean:
 	rm -rf bin

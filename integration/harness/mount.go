@@ -297,3 +297,17 @@ func On(t *testing.T, lowers []string, f func(t *testing.T, dir string)) {
 
 // At is a mount that was made by other means.
 func At(dir string) *Mount { return &Mount{Dir: dir} }
+
+// DaemonPID returns the process that serves the mount at dir.
+func DaemonPID(dir string) (int, error) {
+	buf := make([]byte, 64<<10)
+	n, err := unix.Lgetxattr(dir, "plyfs.stat", buf)
+	if err != nil {
+		return 0, fmt.Errorf("%s: plyfs.stat: %w", dir, err)
+	}
+	var s Stat
+	if err := json.Unmarshal(buf[:n], &s); err != nil {
+		return 0, err
+	}
+	return s.Union.Daemon.PID, nil
+}

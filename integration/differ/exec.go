@@ -1,0 +1,418 @@
+package differ
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sort"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// view is a tree that operations run on.
+type view struct {
+	t     tree
+	slots map[string]handle
+	// oracle: the kernel's overlayfs, which lists the inode numbers of the upper for hard
+	// links made in a directory that nothing was copied up into.
+	oracle bool
+	parts  bool          // copy-up parts hard links
+	now    unix.Timespec // when the operations began: times from here on are "now"
+}
+
+func newView(t tree, now unix.Timespec) view {
+	return view{t: t, slots: map[string]handle{}, now: now}
+}
+
+// run runs one operation and says in a line what came of it.
+func (v *view) run(o Op) string {
+	s, err := v.do(o)
+	if err != nil {
+		return errText(err)
+	}
+	if s == "" {
+		return "ok"
+	}
+	return s
+}
+
+func errText(err error) string {
+	var e unix.Errno
+	if errors.As(err, &e) {
+		return unix.ErrnoName(e)
+	}
+	return err.Error()
+}
+
+func num(s string) int64 {
+	n, err := strconv.ParseInt(s, 0, 64)
+	if err != nil {
+		panic("bad number " + s)
+	}
+	return n
+}
+
+// fill returns size bytes that depend on seed.
+func fill(size, seed int64) []byte {
+	b := make([]byte, size)
+	x := uint64(seed)*2654435761 + 1
+	for i := range b {
+		x = x*6364136223846793005 + 1442695040888963407
+		b[i] = byte(x>>56) | 1
+	}
+	return b
+}
+
+func again[T any](f func() (T, error)) (T, error) {
+	for {
+		v, err := f()
+		if err != unix.EINTR {
+			return v, err
+		}
+	}
+}
+
+func again0(f func() error) error {
+	_, err := again(func() (int, error) { return 0, f() })
+	return err
+}
+
+// writeAll writes b at off, or at the end if that is below 0.
+func writeAll(h handle, b []byte, off int64) error {
+	for len(b) > 0 {
+		var n int
+		var err error
+		if off < 0 {
+			n, err = h.append(b)
+		} else {
+			n, err = h.pwrite(b, off)
+			off += int64(n)
+		}
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return unix.EIO
+		}
+		b = b[n:]
+	}
+	return nil
+}
+
+// with opens a path for f.
+func (v *view) with(p string, flags int, f func(h handle) error) error {
+	h, err := v.t.open(p, flags, 0o644)
+	if err != nil {
+		return err
+	}
+	err = f(h)
+	if e := h.close(); err == nil {
+		err = e
+	}
+	return err
+}
+
+func (v *view) closeSlots() {
+	for k, h := range v.slots {
+		_ = h.close()
+		delete(v.slots, k)
+	}
+}
+
+func (v *view) do(o Op) (string, error) {
+	a := o.Args
+	if strings.HasPrefix(o.Name, "f") {
+		h := v.slots[a[0]]
+		if h == nil {
+			return "", unix.EBADF
+		}
+		return v.doSlot(o.Name, h, a)
+	}
+	switch o.Name {
+	case "open":
+		how := map[string]int{"r": unix.O_RDONLY, "w": unix.O_WRONLY, "rw": unix.O_RDWR}[a[2]]
+		if h := v.slots[a[0]]; h != nil {
+			_ = h.close()
+			delete(v.slots, a[0])
+		}
+		h, err := v.t.open(a[1], how, 0)
+		if err == nil {
+			v.slots[a[0]] = h
+		}
+		return "", err
+	case "close":
+		h := v.slots[a[0]]
+		if h == nil {
+			return "", unix.EBADF
+		}
+		delete(v.slots, a[0])
+		return "", h.close()
+	case "create":
+		h, err := v.t.open(a[0], unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY, uint32(num(a[1])))
+		if err != nil {
+			return "", err
+		}
+		return "", h.close()
+	case "put":
+		return "", v.with(a[0], unix.O_CREAT|unix.O_TRUNC|unix.O_WRONLY, func(h handle) error { return writeAll(h, fill(num(a[1]), num(a[2])), 0) })
+	case "write":
+		return "", v.with(a[0], unix.O_WRONLY, func(h handle) error { return writeAll(h, fill(num(a[2]), num(a[3])), num(a[1])) })
+	case "append":
+		return "", v.with(a[0], unix.O_WRONLY|unix.O_APPEND, func(h handle) error { return writeAll(h, fill(num(a[1]), num(a[2])), -1) })
+	case "punch":
+		return "", v.fallocate(a, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE)
+	case "zero":
+		return "", v.fallocate(a, unix.FALLOC_FL_ZERO_RANGE)
+	case "alloc":
+		return "", v.fallocate(a, 0)
+	case "copy":
+		return "", v.copy(a)
+	case "read":
+		var out string
+		err := v.with(a[0], unix.O_RDONLY, func(h handle) (err error) {
+			out, err = readSum(h)
+			return err
+		})
+		return out, err
+	case "tmpfile":
+		return "", v.with(a[0], unix.O_TMPFILE|unix.O_RDWR, func(h handle) error {
+			if err := writeAll(h, fill(num(a[2]), num(a[3])), 0); err != nil {
+				return err
+			}
+			return h.link(a[1])
+		})
+	case "rmtree":
+		return "", v.removeTree(a[0])
+	case "ls":
+		return v.list(a[0])
+	}
+	return v.doPath(o.Name, a)
+}
+
+// doPath does what takes a path and no open file.
+func (v *view) doPath(name string, a []string) (string, error) {
+	t, p := v.t, a[0]
+	switch name {
+	case "stat":
+		st, err := t.lstat(p)
+		if err != nil {
+			return "", err
+		}
+		return v.attrs(&st), nil
+	case "trunc":
+		return "", t.truncate(p, num(a[1]))
+	case "mkdir":
+		return "", t.mkdir(p, uint32(num(a[1])))
+	case "rmdir":
+		return "", t.rmdir(p)
+	case "unlink":
+		return "", t.unlink(p)
+	case "rename":
+		flag := uint(0)
+		if len(a) > 2 {
+			flag = map[string]uint{"noreplace": unix.RENAME_NOREPLACE, "exchange": unix.RENAME_EXCHANGE, "whiteout": unix.RENAME_WHITEOUT}[a[2]]
+		}
+		return "", t.rename(p, a[1], flag)
+	case "link":
+		return "", t.link(p, a[1])
+	case "symlink":
+		return "", t.symlink(p, a[1])
+	case "mknod":
+		mode, dev := map[string]uint32{"fifo": unix.S_IFIFO, "sock": unix.S_IFSOCK, "chr": unix.S_IFCHR, "white": unix.S_IFCHR}[a[1]], 0
+		if a[1] == "chr" {
+			dev = int(unix.Mkdev(7, 260))
+		}
+		return "", t.mknod(p, mode|0o640, dev)
+	case "chmod":
+		return "", t.chmod(p, uint32(num(a[1])))
+	case "chown":
+		return "", t.chown(p, int(num(a[1])), int(num(a[2])))
+	case "utimens":
+		return "", t.utimens(p, [2]unix.Timespec{{Sec: num(a[1]), Nsec: 123}, {Sec: num(a[1]), Nsec: 456}})
+	case "setx":
+		return "", t.setxattr(p, a[1], []byte(a[2]))
+	case "rmx":
+		return "", t.removexattr(p, a[1])
+	case "getx":
+		val, err := t.getxattr(p, a[1])
+		return fmt.Sprintf("%q", val), err
+	case "listx":
+		names, err := t.listxattr(p)
+		sort.Strings(names)
+		return fmt.Sprint(names), err
+	case "readlink":
+		return t.readlink(p)
+	}
+	panic("no operation " + name)
+}
+
+func (v *view) doSlot(name string, h handle, a []string) (string, error) {
+	switch name {
+	case "fread":
+		buf := make([]byte, num(a[2]))
+		n, err := h.pread(buf, num(a[1]))
+		return sum(buf[:max(n, 0)]), err
+	case "fwrite":
+		return "", writeAll(h, fill(num(a[2]), num(a[3])), num(a[1]))
+	case "ftrunc":
+		return "", h.truncate(num(a[1]))
+	case "fstat":
+		st, err := h.stat()
+		if err != nil {
+			return "", err
+		}
+		return v.attrs(&st), nil
+	case "fchmod":
+		return "", h.chmod(uint32(num(a[1])))
+	case "flink":
+		return "", h.link(a[1])
+	case "fsync":
+		return "", h.sync()
+	case "fsetx":
+		return "", h.setxattr(a[1], []byte(a[2]))
+	case "fls":
+		ents, err := h.entries()
+		if err != nil {
+			return "", err
+		}
+		var out []string
+		for _, e := range sorted(ents) {
+			out = append(out, fmt.Sprintf("%s/%d", e.name, e.typ))
+		}
+		return strings.Join(out, " "), nil
+	}
+	panic("no operation " + name)
+}
+
+func (v *view) fallocate(a []string, mode uint32) error {
+	return v.with(a[0], unix.O_WRONLY, func(h handle) error { return h.fallocate(mode, num(a[1]), num(a[2])) })
+}
+
+func (v *view) copy(a []string) error {
+	return v.with(a[0], unix.O_RDONLY, func(in handle) error {
+		return v.with(a[1], unix.O_WRONLY, func(out handle) error {
+			offIn, offOut, left := num(a[2]), num(a[3]), num(a[4])
+			for left > 0 {
+				n, err := in.copyTo(out, offIn, offOut, left)
+				if err != nil || n == 0 {
+					return err
+				}
+				left -= int64(n)
+				offIn += int64(n)
+				offOut += int64(n)
+			}
+			return nil
+		})
+	})
+}
+
+func readSum(h handle) (string, error) {
+	var all []byte
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := h.pread(buf, int64(len(all)))
+		if err != nil {
+			return "", err
+		}
+		if n == 0 {
+			return sum(all), nil
+		}
+		all = append(all, buf[:n]...)
+	}
+}
+
+func sum(b []byte) string {
+	h := sha256.Sum256(b)
+	return fmt.Sprintf("%d bytes %x", len(b), h[:6])
+}
+
+// entries lists the directory at p, sorted.
+func (v *view) entries(p string) ([]dirent, error) {
+	h, err := v.t.open(p, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer h.close()
+	ents, err := h.entries()
+	return sorted(ents), err
+}
+
+// list lists a directory and checks the inode numbers of the listing.
+func (v *view) list(p string) (string, error) {
+	ents, err := v.entries(p)
+	if err != nil {
+		return "", err
+	}
+	var out []string
+	for _, e := range ents {
+		s := fmt.Sprintf("%s/%d", e.name, e.typ)
+		if e.name != ".." {
+			if st, err := v.t.lstat(filepath.Join(p, e.name)); err != nil {
+				s += " " + errText(err)
+			} else if st.Ino != e.ino && !v.oracle {
+				s += " (readdir and stat differ in inode number)"
+			}
+		}
+		out = append(out, s)
+	}
+	return strings.Join(out, " "), nil
+}
+
+type dirent struct {
+	name string
+	ino  uint64
+	typ  uint8
+}
+
+func sorted(ents []dirent) []dirent {
+	sort.Slice(ents, func(i, j int) bool { return ents[i].name < ents[j].name })
+	return ents
+}
+
+func (v *view) removeTree(p string) error {
+	st, err := v.t.lstat(p)
+	if err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		return v.t.unlink(p)
+	}
+	ents, err := v.entries(p)
+	if err != nil {
+		return err
+	}
+	for _, e := range ents {
+		if e.name == "." || e.name == ".." {
+			continue
+		}
+		if err := v.removeTree(filepath.Join(p, e.name)); err != nil {
+			return err
+		}
+	}
+	return v.t.rmdir(p)
+}
+
+// attrs are the attributes that must be equal.
+func (v *view) attrs(st *unix.Stat_t) string {
+	when := "now"
+	if t := st.Mtim; t.Sec < v.now.Sec || t.Sec == v.now.Sec && t.Nsec < v.now.Nsec {
+		when = fmt.Sprintf("%d.%09d", t.Sec, t.Nsec)
+	}
+	s := fmt.Sprintf("mode=%o owner=%d:%d mtime=%s", st.Mode, st.Uid, st.Gid, when)
+	// Whether a directory shows 1 depends on whether it was copied up, and the kernel
+	// copies up when a file in it is opened for writing, plyfs when it is written to.
+	// Without an index that is also when hard links part.
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR && !v.parts {
+		s += fmt.Sprintf(" links=%d", st.Nlink)
+	}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFREG, unix.S_IFLNK:
+		s += fmt.Sprintf(" size=%d", st.Size)
+	case unix.S_IFCHR, unix.S_IFBLK:
+		s += fmt.Sprintf(" rdev=%x", st.Rdev)
+	}
+	return s
+}
