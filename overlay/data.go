@@ -4,6 +4,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/plyfs/plyfs/cow"
+	"github.com/plyfs/plyfs/layer"
 )
 
 // ReadAt reads up to len(p) bytes at off; fewer only at the end of the file.
@@ -20,9 +21,30 @@ func (o *openFile) readAt(p []byte, off int64) (int, error) {
 	if o.partial != nil {
 		return o.partial.ReadAt(p, off)
 	}
+	return readFull(o.fd, p, off)
+}
+
+// ReadQuiet is ReadAt without a trace in the access time of an upper file (O_NOATIME); of a
+// lower one there is none.
+func (fs *FS) ReadQuiet(n *Node, p []byte, off int64) (int, error) {
+	o, err := fs.reader(n)
+	if err != nil {
+		return 0, err
+	}
+	defer o.done()
+	if o.upper && o.partial == nil {
+		if fd, err := layer.Open(o.fd, "", unix.O_RDONLY|unix.O_NOATIME, 0); err == nil {
+			defer unix.Close(fd)
+			return readFull(fd, p, off)
+		}
+	}
+	return fs.ReadAt(n, p, off)
+}
+
+func readFull(fd int, p []byte, off int64) (int, error) {
 	done := 0
 	for done < len(p) {
-		m, err := unix.Pread(o.fd, p[done:], off+int64(done))
+		m, err := unix.Pread(fd, p[done:], off+int64(done))
 		switch {
 		case err == unix.EINTR:
 			continue
@@ -52,7 +74,7 @@ func (fs *FS) WriteAt(c *Caller, n *Node, p []byte, off int64, killPriv bool) (i
 		defer first.Publish(o.partial)
 	}
 	if killPriv {
-		if err := fs.dropSetID(o); err != nil {
+		if err := fs.dropSetID(n, o); err != nil {
 			return 0, err
 		}
 	}
@@ -121,7 +143,17 @@ func (fs *FS) toWrite(c *Caller, n *Node, w need) (*openFile, error) {
 // dropSetID clears the set-id bits of an upper file, the set-group-id bit only where
 // it is one (kernel: setattr_should_drop_suidgid). The capability goes with every
 // write by itself.
-func (fs *FS) dropSetID(o *openFile) error {
+func (fs *FS) dropSetID(n *Node, o *openFile) error {
+	if fs.overrides[fs.upper] != "" {
+		n.mu.RLock()
+		defer n.mu.RUnlock()
+		p, err := n.place()
+		if err != nil {
+			return err
+		}
+		defer p.done()
+		return fs.dropOverride(p, n)
+	}
 	var st unix.Stat_t
 	if err := unix.Fstat(o.fd, &st); err != nil {
 		return err

@@ -53,6 +53,12 @@ func (fs *FS) change(p pin, n *Node, s *SetAttr) error {
 	if fs.overrides[fs.upper] != "" && s.Mask&(SetUID|SetGID|SetMode) != 0 {
 		return fs.changeOverride(p, s)
 	}
+	if fs.overrides[fs.upper] != "" && s.Mask&KillPriv != 0 && s.Mask&SetSize == 0 {
+		if err := fs.dropOverride(p, n); err != nil {
+			return err
+		}
+		return fs.changeTimes(p, s)
+	}
 	if s.Mask&(SetUID|SetGID) != 0 {
 		if err := fs.chown(p, s); err != nil {
 			return err
@@ -136,6 +142,20 @@ func (fs *FS) changeOverride(p pin, s *SetAttr) error {
 	return fs.changeTimes(p, s)
 }
 
+// dropOverride takes the set-id bits out of the attribute. n.mu is held.
+func (fs *FS) dropOverride(p pin, n *Node) error {
+	var st Attr
+	if err := layer.Stat(p.fd, p.name, &st); err != nil {
+		return err
+	}
+	fs.overriddenAt(fs.upper, p.fd, p.name, &st)
+	mode := killSetID(uint32(st.Mode))
+	if mode == uint32(st.Mode)&0o7777 || n.isDir() {
+		return nil
+	}
+	return fs.override(p.fd, p.name, &st, &SetAttr{Mask: SetMode, Mode: mode})
+}
+
 // truncate changes the size. Of a lower file only what remains is copied.
 func (fs *FS) truncate(c *Caller, n *Node, size int64, killPriv bool) error {
 	if n.typ != unix.S_IFREG {
@@ -150,7 +170,7 @@ func (fs *FS) truncate(c *Caller, n *Node, size int64, killPriv bool) error {
 	}
 	defer o.done()
 	if killPriv {
-		if err := fs.dropSetID(o); err != nil {
+		if err := fs.dropSetID(n, o); err != nil {
 			return err
 		}
 	}

@@ -164,6 +164,21 @@ func decodeSetattr(in *fuse.SetAttrIn, s *SetAttr) {
 	}
 }
 
+// killsAlone says whether a SETATTR that changes nothing is what fuse_setattr leaves of
+// ATTR_KILL_SUID and ATTR_KILL_SGID once kill-privilege v2 is negotiated: for a chown of
+// nothing, for fallocate, and for a write that passes us by (passthrough). It comes as well
+// after a write by root has taken a capability away, and then means nothing.
+func killsAlone(in *fuse.SetAttrIn) bool {
+	const (
+		handle = fuse.FATTR_FH | fuse.FATTR_LOCKOWNER
+		ctime  = fuse.FATTR_CTIME // with writeback, for the chown alone
+	)
+	if in.Valid&ctime != 0 {
+		return in.Valid&^(handle|ctime) == 0
+	}
+	return in.Valid&^handle == 0 && in.InHeader.Uid != 0
+}
+
 func (s *session[N]) setattr(r *request, n N) unix.Errno {
 	in := decode[fuse.SetAttrIn](r)
 	if in == nil || int64(in.Size) < 0 {
@@ -172,11 +187,14 @@ func (s *session[N]) setattr(r *request, n N) unix.Errno {
 	var set SetAttr
 	decodeSetattr(in, &set)
 	a := &r.w.attr
-	if set.Mask == 0 { // a lone FATTR_CTIME
-		if err := s.fs.Getattr(n, a); err != nil {
-			return errno(err)
+	if set.Mask == 0 {
+		if !killsAlone(in) {
+			if err := s.fs.Getattr(n, a); err != nil {
+				return errno(err)
+			}
+			return s.attr(r, n, a)
 		}
-		return s.attr(r, n, a)
+		set.Mask = KillPriv
 	}
 	if err := s.fs.Setattr(&r.caller, n, &set, a); err != nil {
 		return errno(err)

@@ -65,6 +65,10 @@ type (
 	Outdater[N Node] interface {
 		Outdated(n N) bool
 	}
+	// Quiet reads for those who opened with O_NOATIME.
+	Quiet[N Node] interface {
+		ReadQuiet(n N, p []byte, off int64) (int, error)
+	}
 	// Explainer answers the virtual attribute plyfs.explain with JSON.
 	Explainer[N Node] interface {
 		Explain(n N) ([]byte, error)

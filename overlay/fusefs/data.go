@@ -16,7 +16,11 @@ func (s *session[N]) read(r *request, n N) unix.Errno {
 		return unix.EINVAL
 	}
 	size := min(int(in.Size), len(r.out))
-	got, err := s.fs.ReadAt(n, r.out[:size], int64(in.Offset))
+	readAt := s.fs.ReadAt
+	if q, ok := s.fs.(Quiet[N]); ok && in.Flags&unix.O_NOATIME != 0 {
+		readAt = q.ReadQuiet
+	}
+	got, err := readAt(n, r.out[:size], int64(in.Offset))
 	if err != nil {
 		return errno(err)
 	}

@@ -24,7 +24,7 @@ func (null) Node(id uint64) nullNode {
 func (null) Forget(uint64, uint64) {}
 
 func name(s string) {
-	if !validName([]byte(s)) {
+	if checkName([]byte(s)) != 0 {
 		panic("the name " + s + " reached the union")
 	}
 }

@@ -14,7 +14,9 @@ func (s *session[N]) lookup(r *request, dir N) unix.Errno {
 	if !ok {
 		return unix.EIO
 	}
-	if !validName(b) {
+	if e := checkName(b); e == unix.ENAMETOOLONG {
+		return e
+	} else if e != 0 {
 		return unix.ESTALE // "." and "..": EXPORT_SUPPORT is not negotiated
 	}
 	a := &r.w.attr
@@ -77,9 +79,9 @@ func (s *session[N]) mknod(r *request, dir N) unix.Errno {
 	if in == nil {
 		return unix.EIO
 	}
-	name, _, ok := r.child(int(unsafe.Sizeof(*in)))
-	if !ok {
-		return unix.EINVAL
+	name, _, e := r.child(int(unsafe.Sizeof(*in)))
+	if e != 0 {
+		return e
 	}
 	r.caller.Umask = in.Umask
 	a := &r.w.attr
@@ -116,9 +118,9 @@ func (s *session[N]) makeFile(r *request, dir N) (n N, flags uint32, o *fuse.Ope
 	if in == nil {
 		return n, 0, nil, unix.EIO
 	}
-	name, _, ok := r.child(int(unsafe.Sizeof(*in)))
-	if !ok {
-		return n, 0, nil, unix.EINVAL
+	name, _, e := r.child(int(unsafe.Sizeof(*in)))
+	if e != 0 {
+		return n, 0, nil, e
 	}
 	r.caller.Umask = in.Umask
 	a := &r.w.attr
@@ -140,9 +142,9 @@ func (s *session[N]) mkdir(r *request, dir N) unix.Errno {
 	if in == nil {
 		return unix.EIO
 	}
-	name, _, ok := r.child(int(unsafe.Sizeof(*in)))
-	if !ok {
-		return unix.EINVAL
+	name, _, e := r.child(int(unsafe.Sizeof(*in)))
+	if e != 0 {
+		return e
 	}
 	r.caller.Umask = in.Umask
 	a := &r.w.attr
@@ -154,9 +156,9 @@ func (s *session[N]) mkdir(r *request, dir N) unix.Errno {
 }
 
 func (s *session[N]) symlink(r *request, dir N) unix.Errno {
-	name, next, ok := r.child(inHeaderSize)
-	if !ok {
-		return unix.EINVAL
+	name, next, e := r.child(inHeaderSize)
+	if e != 0 {
+		return e
 	}
 	target, _, ok := r.name(next)
 	if !ok {
@@ -175,9 +177,9 @@ func (s *session[N]) link(r *request, dir N) unix.Errno {
 	if in == nil {
 		return unix.EIO
 	}
-	name, _, ok := r.child(int(unsafe.Sizeof(*in)))
-	if !ok {
-		return unix.EINVAL
+	name, _, e := r.child(int(unsafe.Sizeof(*in)))
+	if e != 0 {
+		return e
 	}
 	var none N
 	n := s.fs.Node(in.Oldnodeid)
@@ -201,17 +203,17 @@ func (s *session[N]) readlink(r *request, n N) unix.Errno {
 }
 
 func (s *session[N]) unlink(r *request, dir N) unix.Errno {
-	name, _, ok := r.child(inHeaderSize)
-	if !ok {
-		return unix.EINVAL
+	name, _, e := r.child(inHeaderSize)
+	if e != 0 {
+		return e
 	}
 	return errno(s.fs.Unlink(&r.caller, dir, name))
 }
 
 func (s *session[N]) rmdir(r *request, dir N) unix.Errno {
-	name, _, ok := r.child(inHeaderSize)
-	if !ok {
-		return unix.EINVAL
+	name, _, e := r.child(inHeaderSize)
+	if e != 0 {
+		return e
 	}
 	return errno(s.fs.Rmdir(&r.caller, dir, name))
 }
@@ -238,13 +240,13 @@ func (s *session[N]) rename2(r *request, dir N) unix.Errno {
 }
 
 func (s *session[N]) renameTo(r *request, dir N, newdir uint64, flags uint32, off int) unix.Errno {
-	name, next, ok := r.child(off)
-	if !ok {
-		return unix.EINVAL
+	name, next, e := r.child(off)
+	if e != 0 {
+		return e
 	}
-	newName, _, ok := r.child(next)
-	if !ok {
-		return unix.EINVAL
+	newName, _, e := r.child(next)
+	if e != 0 {
+		return e
 	}
 	to := dir
 	if newdir != r.hdr.NodeId {

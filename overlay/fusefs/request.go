@@ -82,25 +82,28 @@ func (r *request) nameBytes(off int) ([]byte, int, bool) {
 	return b[:i], off + i + 1, true
 }
 
-// validName says whether a name may reach the union: the kernel sends no other,
-// but a daemon should not depend on it.
-func validName(b []byte) bool {
+// checkName says whether a name may reach the union. The kernel sends longer ones than
+// any filesystem has; the rest a daemon should not depend on.
+func checkName(b []byte) unix.Errno {
 	switch {
-	case len(b) == 0, len(b) > unix.NAME_MAX:
-		return false
-	case len(b) == 1 && b[0] == '.', len(b) == 2 && b[0] == '.' && b[1] == '.':
-		return false
+	case len(b) > unix.NAME_MAX:
+		return unix.ENAMETOOLONG
+	case len(b) == 0, string(b) == ".", string(b) == "..", bytes.IndexByte(b, '/') >= 0:
+		return unix.EINVAL
 	}
-	return bytes.IndexByte(b, '/') < 0
+	return 0
 }
 
-// child returns the valid file name at offset off of the message.
-func (r *request) child(off int) (string, int, bool) {
+// child returns the file name at offset off of the message, and the offset after it.
+func (r *request) child(off int) (string, int, unix.Errno) {
 	b, next, ok := r.nameBytes(off)
-	if !ok || !validName(b) {
-		return "", 0, false
+	if !ok {
+		return "", 0, unix.EINVAL
 	}
-	return string(b), next, true
+	if e := checkName(b); e != 0 {
+		return "", 0, e
+	}
+	return string(b), next, 0
 }
 
 // frame fills in the header before the payload and returns the bytes to
