@@ -255,6 +255,7 @@ func (s *search) try(part *layer.Dir, upper, last bool) (bool, error) {
 		}
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFREG || !upper && s.nothingBelow(part) {
+		f.metacopy = false // this is the data
 		return false, nil
 	}
 	return s.metacopy(fd, upper)
