@@ -28,7 +28,7 @@ func fillVolumes(s *store.Store, c *store.Container) error {
 		if err != nil {
 			return err
 		}
-		err = s.FillVolume(m.Source, func(dir string) (bool, error) { return copyFromImage(img, m.Target, dir) })
+		err = s.FillVolume(m.Source, func(dir string) (bool, error) { return copyFrom(imageView(img), m.Target, dir) })
 		if err != nil {
 			return err
 		}
@@ -36,11 +36,16 @@ func fillVolumes(s *store.Store, c *store.Container) error {
 	return nil
 }
 
-// copyFromImage makes dir, an empty directory, what the image has at target. It reports false
-// if there is nothing.
-func copyFromImage(img *store.Image, target, dir string) (bool, error) {
+// imageView is the view of an image alone.
+func imageView(img *store.Image) overlay.Config {
 	config := overlay.DefaultConfig()
 	config.Lowers = img.LayerDirs()
+	return config
+}
+
+// copyFrom makes dir, an empty directory, what a view has at target. It reports false if there
+// is nothing.
+func copyFrom(config overlay.Config, target, dir string) (bool, error) {
 	config.Log = func(string, ...any) {} // about the layers; the mount says it
 	view, err := overlay.New(config)
 	if err != nil {

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"fmt"
-
 	"github.com/plyfs/plyfs/overlay"
 	"github.com/plyfs/plyfs/overlay/graft"
 )
@@ -16,13 +14,7 @@ type graftedView struct {
 
 // graft puts what the options name into the union.
 func (s *service) graft(fs *overlay.FS) (*graft.Union, error) {
-	specs := s.options.Grafts
-	for i := range specs {
-		if err := resolveVolume(&specs[i]); err != nil {
-			return nil, err
-		}
-	}
-	u, err := graft.New(fs, graft.Config{Specs: specs, ReadOnly: s.options.ReadOnly, Log: s.say})
+	u, err := graft.New(fs, graft.Config{Specs: s.options.Grafts, ReadOnly: s.options.ReadOnly, Log: s.say})
 	if err != nil {
 		return nil, err
 	}
@@ -32,17 +24,6 @@ func (s *service) graft(fs *overlay.FS) (*graft.Union, error) {
 		}
 	}
 	return u, nil
-}
-
-// resolveVolume finds where a volume is. A plain mount has no store of volumes.
-func resolveVolume(spec *graft.Spec) error {
-	if spec.Kind != graft.Volume || spec.Path != "" {
-		return nil
-	}
-	if spec.Source == "" {
-		return fmt.Errorf("volume at %s: an anonymous volume belongs to a container; plyfs run makes one", spec.Target)
-	}
-	return fmt.Errorf("volume %s: there is no such volume", spec.Source)
 }
 
 // Stat implements fusefs.Stater.

@@ -68,12 +68,12 @@ func TestReadReport(t *testing.T) {
 
 // The daemon gets every path from the root on: it leaves the directory it was started in.
 func TestPathsAreAll(t *testing.T) {
-	o := mountopt.Options{Upper: "u", Work: "w", Log: "l", Lowers: []string{"a", "b"}, DataLowers: []string{"d"}}
+	o := mountopt.Options{Upper: "u", Work: "w", Log: "l", Root: "r", Lowers: []string{"a", "b"}, DataLowers: []string{"d"}}
 	mnt := "m"
 	for _, p := range paths(&o, &mnt) {
 		*p = "/" + *p
 	}
-	want := mountopt.Options{Upper: "/u", Work: "/w", Log: "/l", Lowers: []string{"/a", "/b"}, DataLowers: []string{"/d"}}
+	want := mountopt.Options{Upper: "/u", Work: "/w", Log: "/l", Root: "/r", Lowers: []string{"/a", "/b"}, DataLowers: []string{"/d"}}
 	if diff := cmp.Diff(want, o); diff != "" || mnt != "/m" {
 		t.Error(mnt, diff)
 	}

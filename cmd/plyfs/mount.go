@@ -16,7 +16,8 @@ var mountCmd = command{
 	name:  "mount",
 	args:  "MOUNTPOINT",
 	short: "mount a stack of directories",
-	long: `The lower directories are only read. Changes go to the upper directory; without one
+	long: `What is mounted are directories (--lower, --upper), an image, or a container that does
+not run; nothing is started. The lower directories are only read. Changes go to the upper directory; without one
 the view is read-only. The command returns when the mount can be used; a daemon
 serves it until it is unmounted (plyfs umount, umount, fusermount3 -u) or gets
 SIGTERM or SIGINT.`,
@@ -28,6 +29,9 @@ func runMount(c *command, args []string) error {
 	f := c.flags()
 	f.Var(&valueFlag{"dir", func(v string) error { o.Lowers = append(o.Lowers, v); return nil }}, "lower", "lower directory, once per layer, topmost first")
 	f.Var(&valueFlag{"dir", func(v string) error { o.DataLowers = append(o.DataLowers, v); return nil }}, "data-lower", "directory that holds only data of metadata-only files; may be repeated")
+	f.StringVar(&o.Image, "image", "", "the layers of an image of the store, by its `NAME` or id, as the lower directories")
+	f.StringVar(&o.Container, "container", "", "a container's `NAME`: its layers, its writable layer, and what is mounted into it")
+	f.StringVar(&o.Root, "root", "", "`dir`ectory of the store with images, containers and volumes (default: see plyfs image)")
 	f.StringVar(&o.Upper, "upper", "", "`dir`ectory that takes the changes")
 	f.StringVar(&o.Work, "work", "", "empty `dir`ectory on the upper's filesystem (default: one is made beside the upper)")
 	f.Var(&valueFlag{"mode", func(v string) error { return o.Set(mountopt.Pair{Key: "mode", Value: v, HasValue: true}) }}, "mode",
@@ -114,7 +118,7 @@ func mount(o *mountopt.Options, mountpoint string, foreground bool) error {
 }
 
 func paths(o *mountopt.Options, mountpoint *string) []*string {
-	list := []*string{&o.Upper, &o.Work, &o.Log, mountpoint}
+	list := []*string{&o.Upper, &o.Work, &o.Log, &o.Root, mountpoint}
 	for i := range o.Lowers {
 		list = append(list, &o.Lowers[i])
 	}

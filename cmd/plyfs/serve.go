@@ -97,6 +97,11 @@ func (s *service) serve(ready func() error) (err error) {
 	if err != nil {
 		s.detail("open files: limit stays at %d: %v", files, err)
 	}
+	release, err := s.openParts()
+	if err != nil {
+		return err
+	}
+	defer release()
 	options, err := s.serveOptions()
 	if err != nil {
 		return err

@@ -54,6 +54,9 @@ func stop(s *store.Store, c *store.Container, seconds int, discard bool) error {
 		if err != nil || !st.Status.Live() {
 			return err
 		}
+		if st.Status == store.Mounted {
+			return st.MountedError(c)
+		}
 		return waitGone(s, c) // starting, and no socket yet; or ending, and no socket any more
 	}
 	if err != nil {

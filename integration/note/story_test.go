@@ -3,11 +3,14 @@ package note
 import (
 	"archive/tar"
 	"bytes"
+	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -26,26 +29,49 @@ type shop struct {
 	root string
 }
 
-func newShop(t *testing.T) *shop {
-	harness.NeedRoot(t)
-	dir := harness.Dir(t)
-	s := &shop{t, filepath.Join(dir, "store")}
+// entry is a file of an image; a directory's name ends with a slash.
+type entry struct {
+	name, text string
+	mode       int64
+	uid        int
+}
+
+// program is the application, built once.
+var program = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "todo-")
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(dir)
 	build := exec.Command("go", "build", "-o", dir+"/todo", "./todo")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("building the application: %v\n%s", err, out)
+		return "", fmt.Errorf("building the application: %v\n%s", err, out)
 	}
-	binary, err := os.ReadFile(dir + "/todo")
+	b, err := os.ReadFile(dir + "/todo")
+	return string(b), err
+})
+
+// newShop makes a store with app:v1 in it.
+func newShop(t *testing.T) *shop {
+	harness.NeedRoot(t)
+	s := &shop{t, filepath.Join(harness.Dir(t), "store")}
+	s.load("app:v1", "welcome\n")
+	return s
+}
+
+// load brings in an image of the application, whose list begins with the given text.
+func (s *shop) load(name, list string) {
+	s.t.Helper()
+	t := s.t
+	binary, err := program()
 	if err != nil {
 		t.Fatal(err)
 	}
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
-	for _, h := range []struct {
-		name, text string
-		mode       int64
-		uid        int
-	}{{"todo", string(binary), 0o755, 0}, {"data/", "", 0o750, 1000}, {"data/list", "welcome\n", 0o640, 1000}, {"etc/", "", 0o755, 0}, {"etc/app.conf", "from the image\n", 0o644, 0}, {"etc/other", "sibling\n", 0o644, 0}} {
+	for _, h := range []entry{{"todo", binary, 0o755, 0}, {"data/", "", 0o750, 1000}, {"data/list", list, 0o640, 1000},
+		{"etc/", "", 0o755, 0}, {"etc/app.conf", "from the image\n", 0o644, 0}, {"etc/other", "sibling\n", 0o644, 0}} {
 		typ := byte(tar.TypeReg)
 		if strings.HasSuffix(h.name, "/") {
 			typ = tar.TypeDir
@@ -67,15 +93,15 @@ func newShop(t *testing.T) *shop {
 	if err != nil {
 		t.Fatal(err)
 	}
-	to, err := layout.Write(dir+"/app", empty.Index)
+	dir := harness.Dir(t) + "/app"
+	to, err := layout.Write(dir, empty.Index)
 	if err == nil {
 		err = to.AppendImage(img)
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.do("image", "load", "--name", "app:v1", dir+"/app")
-	return s
+	s.do("image", "load", "--name", name, dir)
 }
 
 func withConfig(t *testing.T, img v1.Image) *v1.ConfigFile {
@@ -90,12 +116,16 @@ func withConfig(t *testing.T, img v1.Image) *v1.ConfigFile {
 	return c
 }
 
+func (s *shop) run(args ...string) ([]byte, error) {
+	cmd := exec.Command(harness.Binary(), args...)
+	cmd.Env = append(os.Environ(), "PLYFS_ROOT="+s.root)
+	return cmd.CombinedOutput()
+}
+
 // do runs plyfs, which must succeed, and returns what it printed.
 func (s *shop) do(args ...string) string {
 	s.t.Helper()
-	cmd := exec.Command(harness.Binary(), args...)
-	cmd.Env = append(os.Environ(), "PLYFS_ROOT="+s.root)
-	out, err := cmd.CombinedOutput()
+	out, err := s.run(args...)
 	if err != nil {
 		s.t.Fatalf("plyfs %s: %v\n%s", strings.Join(args, " "), err, out)
 	}
@@ -106,6 +136,43 @@ func (s *shop) want(want string, args ...string) {
 	s.t.Helper()
 	if got := s.do(args...); got != want {
 		s.t.Errorf("plyfs %s: %q, want %q", strings.Join(args, " "), got, want)
+	}
+}
+
+// fails runs plyfs, which must fail and give the reason.
+func (s *shop) fails(reason string, args ...string) {
+	s.t.Helper()
+	if out, err := s.run(args...); err == nil || !strings.Contains(string(out), reason) {
+		s.t.Errorf("plyfs %s: %v, want a failure with %q:\n%s", strings.Join(args, " "), err, reason, out)
+	}
+}
+
+// mount mounts with plyfs mount, and returns where, and what ends it.
+func (s *shop) mount(args ...string) (dir string, umount func()) {
+	s.t.Helper()
+	dir = harness.Dir(s.t)
+	s.do(append(append([]string{"mount"}, args...), dir)...)
+	return dir, func() { s.do("umount", dir) }
+}
+
+func (s *shop) write(path, text string) {
+	s.t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s *shop) holds(path, want string) {
+	s.t.Helper()
+	if b, err := os.ReadFile(path); err != nil || string(b) != want {
+		s.t.Errorf("%s: %q, %v; want %q", path, b, err, want)
+	}
+}
+
+func (s *shop) gone(path string) {
+	s.t.Helper()
+	if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
+		s.t.Errorf("%s: %v, want none", path, err)
 	}
 }
 

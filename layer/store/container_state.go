@@ -19,6 +19,8 @@ type State struct {
 	Finished *time.Time `json:"finished,omitempty"`
 	ExitCode int        `json:"exit_code"` // once exited
 	Error    string     `json:"error,omitempty"`
+	// Mountpoint is where the view is, while it is only mounted.
+	Mountpoint string `json:"mountpoint,omitempty"`
 }
 
 // Status is what a container does.
@@ -30,12 +32,13 @@ const (
 	Starting Status = "starting" // a daemon is there, the command not yet
 	Running  Status = "running"
 	Stopping Status = "stopping" // the command has ended, the daemon is tidying up
+	Mounted  Status = "mounted"  // a daemon shows the view (plyfs mount --container), and runs nothing
 	Exited   Status = "exited"
 	Killed   Status = "killed" // its daemon died; start mends that
 )
 
 // Live reports whether a daemon is in charge.
-func (s Status) Live() bool { return s == Starting || s == Running || s == Stopping }
+func (s Status) Live() bool { return s == Starting || s == Running || s == Stopping || s == Mounted }
 
 // ErrRunning is matched by the errors of what cannot be done to a running container.
 var ErrRunning = errors.New("running")
@@ -96,8 +99,14 @@ func (s *Store) daemonAlive(c *Container) (bool, error) {
 	return lock.Type != unix.F_UNLCK, nil
 }
 
+// MountedError is the error of whoever needs a container that is mounted.
+func (st *State) MountedError(c *Container) error {
+	return fmt.Errorf("container %s is mounted: plyfs umount %s ends that", c.Name, st.Mountpoint)
+}
+
 // LockContainer takes the lock of a container's daemon; it is held until release is called
-// or the process ends. If another one has it, the error matches [ErrRunning].
+// or the process ends. If another one has it, the error matches [ErrRunning], or is that of
+// [State.MountedError] for a container that is mounted.
 func (s *Store) LockContainer(c *Container) (release func(), err error) {
 	path := s.ContainerPath(c, "lock")
 	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
@@ -113,6 +122,9 @@ func (s *Store) LockContainer(c *Container) (release func(), err error) {
 	switch {
 	case err == unix.EAGAIN || err == unix.EACCES:
 		unix.Close(fd)
+		if st, err := s.State(c); err == nil && st.Status == Mounted {
+			return nil, st.MountedError(c)
+		}
 		return nil, fmt.Errorf("container %s is %w", c.Name, ErrRunning)
 	case err != nil:
 		unix.Close(fd)

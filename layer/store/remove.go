@@ -193,6 +193,29 @@ func (r *remover) layer(name string) error {
 	return r.move("layers", name)
 }
 
+// HoldImage keeps the layers of an image from being removed until release is called or the
+// process ends. The image itself may lose its names, and go.
+func (s *Store) HoldImage(img *Image) (release func(), err error) {
+	var held []func()
+	release = func() {
+		for _, f := range held {
+			f()
+		}
+	}
+	for _, l := range img.Layers {
+		f, ok, err := s.holdLayer(l.name)
+		if err == nil && !ok {
+			err = fmt.Errorf("image %s: layer %s: %w", img.Name(), ShortID(l.DiffID), ErrNotFound)
+		}
+		if err != nil {
+			release()
+			return nil, err
+		}
+		held = append(held, f)
+	}
+	return release, nil
+}
+
 // holdLayer keeps a layer from being removed until the function it returns is called. It
 // reports false if there is no such layer.
 func (s *Store) holdLayer(name string) (release func(), ok bool, err error) {

@@ -20,6 +20,7 @@ import (
 //	  data/         what the containers see
 //	  fill/         a copy of an image's directory being made (see volume_fill.go)
 //	  ready/        that copy when it is whole, on its way into data/
+//	  mounted       locked, shared, by mounts without a container
 //
 // volumes/NAME itself is locked (flock) by whoever fills the volume.
 type Volume struct {
@@ -227,6 +228,26 @@ func (s *Store) RemoveVolume(name string, force bool) error {
 	return stage.Close()
 }
 
+// HoldVolume keeps a volume from being removed until release is called or the process ends.
+func (s *Store) HoldVolume(name string) (release func(), err error) {
+	err = s.View(func() error {
+		if _, err := s.volume(name); err != nil {
+			return err
+		}
+		path := s.Path("volumes", name, "mounted")
+		fd, err := unix.Open(path, unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600)
+		if err == nil {
+			err = flock(fd, unix.LOCK_SH)
+		}
+		if err != nil {
+			return &os.PathError{Op: "lock", Path: path, Err: err}
+		}
+		release = func() { unix.Close(fd) }
+		return nil
+	})
+	return release, err
+}
+
 // moveVolume takes a volume out of sight, into a stage. The caller holds the lock, and knows
 // that nobody uses it.
 func (s *Store) moveVolume(name string, stage *Stage) error {
@@ -239,6 +260,12 @@ func (s *Store) moveVolume(name string, stage *Stage) error {
 		return &os.PathError{Op: "lock", Path: path, Err: err}
 	}
 	defer unix.Close(held)
+	if fd, err := unix.Open(path+"/mounted", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0); err == nil {
+		defer unix.Close(fd)
+		if flock(fd, unix.LOCK_EX|unix.LOCK_NB) == unix.EWOULDBLOCK {
+			return fmt.Errorf("volume %s is mounted (plyfs mount): unmount it first", name)
+		}
+	}
 	return Rename(path, stage.Dir+"/volume-"+name)
 }
 

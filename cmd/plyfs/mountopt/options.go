@@ -46,6 +46,10 @@ type Options struct {
 	NoSuid, NoDev, NoExec, NoAtime bool
 	Source                         string
 
+	// What to mount may be a store's: the layers of an Image (a name or id), or the whole of a
+	// Container. Root is the store's directory, "" for the default; volumes are there too.
+	Image, Container, Root string
+
 	Grafts  []graft.Spec // sources of binds not yet absolute
 	Context []string     // SELinux options, raw
 }
@@ -111,9 +115,13 @@ func (o *Options) Set(p Pair) error {
 // own (ovl_fs_params_verify in fs/overlayfs/params.c).
 func (o *Options) Validate() error {
 	switch metacopy := o.Metacopy != nil && *o.Metacopy; {
+	case o.Image != "" && len(o.Lowers)+len(o.DataLowers) > 0:
+		return &Error{"image", "its layers are the lower directories: name no others"}
+	case o.Container != "" && (o.Image != "" || o.Upper != "" || o.Work != "" || len(o.Lowers)+len(o.DataLowers) > 0):
+		return &Error{"container", "it has its layers: name no others"}
 	case len(o.Lowers) == 0 && len(o.DataLowers) > 0:
 		return &Error{"datadir+", "data-only directories need at least one other lower directory"}
-	case len(o.Lowers) == 0:
+	case len(o.Lowers) == 0 && o.Image == "" && o.Container == "":
 		return &Error{"lowerdir", "missing: a mount needs at least one lower directory"}
 	case metacopy && (o.Redirect == "off" || o.Redirect == "nofollow"):
 		return &Error{"metacopy=on", "contradicts redirect_dir=" + o.Redirect}
