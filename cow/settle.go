@@ -15,6 +15,8 @@ import (
 const (
 	batchFiles = 256
 	batchBytes = 64 << 20
+	// pieceBytes is how much of one file is copied between two reports of progress.
+	pieceBytes = 4 << 20
 )
 
 // SettleOptions say how Settle works. The zero value settles everything.
@@ -274,7 +276,7 @@ func (s *settler) fill(p *Partial, size int64) (full bool, err error) {
 	start := time.Now()
 	var copied int64
 	for {
-		piece := int64(fillStep)
+		piece := int64(pieceBytes)
 		if s.o.Budget > 0 {
 			if s.copied >= s.o.Budget {
 				if s.o.Pace == nil {

@@ -32,21 +32,6 @@ func ask(path, attr string, into any) error {
 	return nil
 }
 
-// tell sets a control attribute of path.
-func tell(path, attr, value string) error {
-	err := unix.Lsetxattr(path, attr, []byte(value), 0)
-	for err == unix.EINTR {
-		err = unix.Lsetxattr(path, attr, []byte(value), 0)
-	}
-	if err == unix.EACCES {
-		err = unix.EPERM // the kernel wants the right to write first
-	}
-	if err != nil {
-		return controlError(path, err)
-	}
-	return nil
-}
-
 var errNoMount = errors.New("not in a plyfs mount")
 
 func controlError(path string, err error) error {

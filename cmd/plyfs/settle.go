@@ -28,7 +28,7 @@ lower directories' old contents, and by the kernel's overlayfs.`,
 // on a terminal a bar, else a line now and then.
 func settle(path string, progress bool) error {
 	done := make(chan error, 1)
-	go func() { done <- tell(path, fusefs.CtlSettle, "") }()
+	go func() { done <- ask(path, fusefs.CtlSettle, &struct{}{}) }()
 	if !progress {
 		return <-done
 	}

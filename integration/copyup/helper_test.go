@@ -182,3 +182,5 @@ func kernelRefuses(t testing.TB, l *harness.Layers) {
 		t.Fatal("the kernel mounted an upper with unfinished files")
 	}
 }
+
+func itoa(n int) string { return fmt.Sprint(n) }

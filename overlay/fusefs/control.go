@@ -18,7 +18,7 @@ const (
 	CtlStat    = ctlPrefix + "stat"    // get: JSON, see Stat
 	CtlExplain = ctlPrefix + "explain" // get: JSON of Explainer
 	CtlEvents  = ctlPrefix + "events." // get: JSON of Events, the cursor follows the name
-	CtlSettle  = ctlPrefix + "settle"  // set: Settler
+	CtlSettle  = ctlPrefix + "settle"  // get: does what Settler does, then an empty JSON object
 )
 
 func isControl(name string) bool { return strings.HasPrefix(name, ctlPrefix) }
@@ -114,6 +114,17 @@ func (s *session[N]) getControl(r *request, n N, name string, asked int) unix.Er
 			return sized(r, 0, controlMax, nil)
 		}
 		b, err = x.Events(name[len(CtlEvents):], r.caller.Cancel)
+	case name == CtlSettle:
+		// Not by setting it: the kernel holds the inode's lock meanwhile, and with it every
+		// change and every lookup in a directory.
+		x, ok := s.fs.(Settler)
+		if !ok {
+			return unix.ENODATA
+		}
+		if asked == 0 {
+			return sized(r, 0, controlPad, nil)
+		}
+		b, err = []byte("{}"), x.Settle("", r.caller.Cancel)
 	default:
 		return unix.ENODATA
 	}
@@ -142,16 +153,11 @@ func padControl(b []byte) []byte {
 	return append(b, bytes.Repeat([]byte{' '}, n-len(b))...)
 }
 
-func (s *session[N]) setControl(r *request, name, value string) unix.Errno {
+func (s *session[N]) setControl(r *request) unix.Errno {
 	s.stat.requests[opSetxattr].Add(^uint64(0))
 	s.stat.control.Add(1)
 	if !controlAllowed(&r.caller) {
 		return unix.EPERM
-	}
-	if name == CtlSettle {
-		if x, ok := s.fs.(Settler); ok {
-			return errno(x.Settle(value, r.caller.Cancel))
-		}
 	}
 	return unix.EOPNOTSUPP
 }

@@ -78,7 +78,7 @@ type (
 	Events interface {
 		Events(cursor string, cancel <-chan struct{}) ([]byte, error)
 	}
-	// Settler completes pending background work (setting plyfs.settle).
+	// Settler completes pending background work (asking for plyfs.settle).
 	Settler interface {
 		Settle(value string, cancel <-chan struct{}) error
 	}

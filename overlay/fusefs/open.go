@@ -33,7 +33,7 @@ type openDir struct {
 type openNode struct {
 	refs int // opens, and openings under way
 
-	mu      sync.Mutex // guards the rest; held while the backing file is opened
+	mu      sync.Mutex // guards the rest
 	backing int32      // id of the kernel's reference to the backing file, 0 if cached
 	upper   bool       // the backing file is the upper's
 	cached  bool       // opened through the page cache
@@ -108,17 +108,27 @@ func (f *openFiles[N]) opened(r *request, n N, flags uint32, o *fuse.OpenOut) un
 func (f *openFiles[N]) how(r *request, n N, flags uint32, keep, direct bool, o *fuse.OpenOut) unix.Errno {
 	id := n.ID()
 	h := f.get(id)
+	write := flags&unix.O_ACCMODE != unix.O_RDONLY
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	write := flags&unix.O_ACCMODE != unix.O_RDONLY
+	if direct && !h.cached && h.backing == 0 {
+		// Not with the lock: with write this may copy the whole file, and its readers
+		// go on meanwhile.
+		h.mu.Unlock()
+		fd, upper, release, err := f.s.fs.Backing(&r.caller, n, write)
+		h.mu.Lock()
+		if err != nil {
+			f.unback(f.leave(id)) // h.mu is held
+			return errno(err)
+		}
+		if h.cached || h.backing != 0 { // somebody was faster
+			release()
+		} else {
+			f.back(h, fd, upper, release)
+		}
+	}
 	if h.backing != 0 && !h.upper && (write || f.outdated(n)) {
 		return f.handOver(id, n)
-	}
-	if direct && !h.cached && h.backing == 0 {
-		if e := f.back(h, &r.caller, n, write); e != 0 {
-			f.unback(f.leave(id)) // h.mu is held
-			return e
-		}
 	}
 	if h.backing != 0 {
 		o.OpenFlags = fuse.FOPEN_PASSTHROUGH
@@ -159,21 +169,16 @@ func (f *openFiles[N]) handOver(id uint64, n N) unix.Errno {
 	return unix.ESTALE
 }
 
-// back opens the backing file and gives it to the kernel. A file the kernel does
-// not take (on a stacked filesystem, say) is served through the page cache.
-func (f *openFiles[N]) back(h *openNode, c *Caller, n N, write bool) unix.Errno {
-	fd, upper, release, err := f.s.fs.Backing(c, n, write)
-	if err != nil {
-		return errno(err)
-	}
+// back gives the backing file fd to the kernel. A file the kernel does not take (on a
+// stacked filesystem, say) is served through the page cache. h.mu is held.
+func (f *openFiles[N]) back(h *openNode, fd int, upper bool, release func()) {
 	id, e := f.s.conn.backingOpen(fd)
 	if e != 0 {
 		release()
 		f.s.opt.logOnce(&f.s.noBacking, "passthrough: the kernel refuses a file (%v); serving such files through the page cache", e)
-		return 0
+		return
 	}
 	h.backing, h.upper, h.release = id, upper, release
-	return 0
 }
 
 // get takes a reference to the state of a node, new or old.

@@ -66,7 +66,7 @@ func (s *session[N]) setxattr(r *request, n N) unix.Errno {
 	}
 	val := r.msg[next : next+int(in.Size)]
 	if isControl(name) {
-		return s.setControl(r, name, string(val))
+		return s.setControl(r)
 	}
 	return errno(s.fs.Setxattr(&r.caller, n, name, val, int(in.Flags), kill))
 }
