@@ -216,7 +216,8 @@ func TestInterrupt(t *testing.T) {
 	tid := <-thread
 	g.awaitHeld()
 	must(t, unix.Tgkill(os.Getpid(), tid, unix.SIGUSR1))
-	// The daemon looks at the signal between two reads. The handler runs after the call.
+	// The handler runs after the call. The daemon looks at the signal between two reads.
+	eventually(t, "the daemon hears of the signal", func() bool { return m.Stat(t).Requests["INTERRUPT"] > 0 })
 	for err := error(nil); err == nil; {
 		g.openFrom(size/2, 1)
 		select {

@@ -11,9 +11,13 @@ import (
 // that nobody interrupts pay two atomic stores and no allocation.
 const interrupted = 1
 
-// start publishes the request before it is served.
+// start publishes the request before it is served. An INTERRUPT has the number of its
+// request with the lowest bit set (FUSE_INT_REQ_BIT): published, it would look like
+// that request, interrupted already.
 func (w *worker) start(unique uint64) {
-	w.current.Store(unique)
+	if unique&interrupted == 0 {
+		w.current.Store(unique)
+	}
 }
 
 // done withdraws it. After it returns nobody closes the channel of this request.
