@@ -175,6 +175,9 @@ func (s *search) fromRoots(index int) error {
 				index, again = t.Index, true
 				break
 			}
+			if s.name != name { // redirected within its directory
+				path = path[:len(path)-len(name)] + s.name
+			}
 		}
 		if !again {
 			return nil
