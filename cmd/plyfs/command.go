@@ -34,7 +34,7 @@ func init() {
 		&statCmd, &watchCmd, &settleCmd, &checkCmd,
 		&imageCmd, &commitCmd,
 		&runCmd, &createCmd, &startCmd, &stopCmd, &execCmd, &psCmd, &logsCmd, &rmCmd, &volumeCmd,
-		&demoCmd, &versionCmd, &helpCmd,
+		&benchCmd, &demoCmd, &versionCmd, &helpCmd,
 	}
 }
 
@@ -114,8 +114,10 @@ commands:
 	fmt.Fprint(w, "\nplyfs help COMMAND says more; plyfs help options lists what may follow -o.\n")
 }
 
-func printJSON(v any) error {
-	e := json.NewEncoder(os.Stdout)
+func printJSON(v any) error { return printJSONTo(os.Stdout, v) }
+
+func printJSONTo(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
 	e.SetEscapeHTML(false)
 	e.SetIndent("", "  ")
 	return e.Encode(v)
