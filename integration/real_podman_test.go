@@ -56,6 +56,7 @@ func TestRealPodmanRootless(t *testing.T) {
 	dir := podmanDir(t)
 	openFuse(t)
 	name := fmt.Sprintf("plyfs-test-%d", os.Getpid()%100000)
+	_ = exec.Command("userdel", "-f", name).Run() // of a run that was killed
 	sh(t, exec.Command("useradd", "--no-log-init", "--home-dir", dir, "--no-create-home", name))
 	t.Cleanup(func() {
 		_ = exec.Command("userdel", "-f", name).Run()

@@ -38,10 +38,9 @@ func (fs *FS) Rename(c *Caller, oldParent *Node, oldName string, newParent *Node
 		return err
 	}
 	defer fs.unref(n, 1)
-	if err := fs.prepareRename(c, n, &a, flags&unix.RENAME_EXCHANGE != 0); err != nil {
-		return err
-	}
-	target, err := fs.Lookup(c, newParent, newName, &a)
+	exchange := flags&unix.RENAME_EXCHANGE != 0
+	var ta Attr
+	target, err := fs.Lookup(c, newParent, newName, &ta)
 	switch {
 	case err == nil:
 		defer fs.unref(target, 1)
@@ -51,17 +50,30 @@ func (fs *FS) Rename(c *Caller, oldParent *Node, oldName string, newParent *Node
 		if target == n {
 			return nil // two names of one inode: rename(2) does nothing
 		}
-		if flags&unix.RENAME_EXCHANGE != 0 {
-			if err := fs.prepareRename(c, target, &a, true); err != nil {
+		if !exchange {
+			// The VFS compares the kinds before it asks the filesystem (vfs_rename).
+			if err := mayReplace(n, target); err != nil {
 				return err
 			}
-		} else if err := fs.prepareVictim(c, n, target, &a); err != nil {
-			return err
 		}
 	case Errno(err) != unix.ENOENT:
 		return err
-	case flags&unix.RENAME_EXCHANGE != 0:
+	case exchange:
 		return unix.ENOENT
+	}
+	if err := fs.prepareRename(c, n, &a, exchange); err != nil {
+		return err
+	}
+	switch {
+	case target == nil:
+	case exchange:
+		if err := fs.prepareRename(c, target, &ta, true); err != nil {
+			return err
+		}
+	default:
+		if err := fs.prepareVictim(c, target, &ta); err != nil {
+			return err
+		}
 	}
 	old := side{parent: oldParent, name: oldName, n: n}
 	to := side{parent: newParent, name: newName, n: target}
@@ -96,14 +108,19 @@ func (fs *FS) canRedirect() bool {
 	return fs.cfg.Redirect != Off && !fs.cfg.NoFollow && !fs.degraded.Load()
 }
 
-// prepareVictim checks what will be replaced.
-func (fs *FS) prepareVictim(c *Caller, n, target *Node, a *Attr) error {
-	if target.isDir() != n.isDir() {
-		if target.isDir() {
-			return unix.EISDIR
-		}
-		return unix.ENOTDIR
+// mayReplace compares the kinds of what moves and of what is there.
+func mayReplace(n, target *Node) error {
+	switch {
+	case n.isDir() == target.isDir():
+		return nil
+	case target.isDir():
+		return unix.EISDIR
 	}
+	return unix.ENOTDIR
+}
+
+// prepareVictim copies up what will be replaced, where its link count must be kept.
+func (fs *FS) prepareVictim(c *Caller, target *Node, a *Attr) error {
 	if !target.upper.Load() {
 		if err := fs.mayRemoveLower(a); err != nil {
 			return err
