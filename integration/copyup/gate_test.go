@@ -61,6 +61,14 @@ func (f *gateFile) Read(_ context.Context, buf []byte, off int64) (fuse.ReadResu
 	return fuse.ReadResultData(buf[:n]), 0
 }
 
+// WrapChild implements fs.NodeWrapChilder: what is below is behind the gate too.
+func (n *gateNode) WrapChild(_ context.Context, ops fs.InodeEmbedder) fs.InodeEmbedder {
+	if child, ok := ops.(*fs.LoopbackNode); ok {
+		return &gateNode{fs.LoopbackNode{RootData: child.RootData}, n.gate}
+	}
+	return ops
+}
+
 // newGate makes a tree (see harness.Make) and serves it, with all reads let through.
 func newGate(t *testing.T, text string) *gate {
 	t.Helper()
@@ -75,9 +83,6 @@ func newGate(t *testing.T, text string) *gate {
 	var st syscall.Stat_t
 	must(t, syscall.Stat(src, &st))
 	root := &fs.LoopbackRoot{Path: src, Dev: uint64(st.Dev)}
-	root.NewNode = func(data *fs.LoopbackRoot, _ *fs.Inode, _ string, _ *syscall.Stat_t) fs.InodeEmbedder {
-		return &gateNode{fs.LoopbackNode{RootData: data}, g}
-	}
 	root.RootNode = &gateNode{fs.LoopbackNode{RootData: root}, g}
 	long := time.Hour
 	server, err := fs.Mount(g.dir, root.RootNode, &fs.Options{EntryTimeout: &long, AttrTimeout: &long,
