@@ -64,7 +64,7 @@ func (f *gateFile) Read(_ context.Context, buf []byte, off int64) (fuse.ReadResu
 // WrapChild implements fs.NodeWrapChilder: what is below is behind the gate too.
 func (n *gateNode) WrapChild(_ context.Context, ops fs.InodeEmbedder) fs.InodeEmbedder {
 	if child, ok := ops.(*fs.LoopbackNode); ok {
-		return &gateNode{fs.LoopbackNode{RootData: child.RootData}, n.gate}
+		return &gateNode{fs.LoopbackNode{RootData: child.RootData}, n.g}
 	}
 	return ops
 }
