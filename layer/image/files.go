@@ -92,9 +92,10 @@ func indexTar(f *os.File) (*tarFiles, error) {
 	return t, nil
 }
 
-// ofImage reports whether a name can be one of a layout or a docker archive.
+// ofImage reports whether a name can be one of a layout or a docker archive. What is at the top may be
+// called anything: go-containerregistry writes sha256:HEX for a configuration, HEX.tar.gz for a layer.
 func ofImage(name string) bool {
-	return name == "oci-layout" || strings.HasPrefix(name, "blobs/") || strings.HasSuffix(name, ".json") || strings.HasSuffix(name, ".tar")
+	return !strings.Contains(name, "/") || strings.HasPrefix(name, "blobs/") || strings.HasSuffix(name, ".json") || strings.HasSuffix(name, ".tar")
 }
 
 func (t *tarFiles) Close() error { return t.f.Close() }

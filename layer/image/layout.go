@@ -89,7 +89,7 @@ type dockerManifest struct {
 	Layers   []string
 }
 
-var hexForm = regexp.MustCompile(`^([0-9a-f]{64})(?:\.json|\.tar)?$`)
+var hexForm = regexp.MustCompile(`^(?:sha256:)?([0-9a-f]{64})(?:\.json|\.tar)?$`)
 
 // dockerImages reads a manifest.json; ok is false for one that is something else.
 func dockerImages(f files, raw []byte) (images []*Image, ok bool, err error) {

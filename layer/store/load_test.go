@@ -16,7 +16,10 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
 	"github.com/plyfs/plyfs/layer/image"
 	"github.com/plyfs/plyfs/layer/image/imagetest"
@@ -111,8 +114,9 @@ func TestLoad(t *testing.T) {
 	imagetest.WriteLayout(t, dir+"/zstd", app("app:v1", "zstd"))
 	imagetest.WriteLayoutTar(t, dir+"/layout.tar", app("app:v1", ""))
 	imagetest.WriteDocker(t, dir+"/docker.tar", app("app:v1", ""))
+	writeWithRegistryTool(t, dir+"/tool.tar", dir+"/layout")
 	var id string
-	for _, path := range []string{"layout", "zstd", "layout.tar", "docker.tar", compressed(dir+"/layout.tar", "gzip"), compressed(dir+"/docker.tar", "zstd")} {
+	for _, path := range []string{"layout", "zstd", "layout.tar", "docker.tar", "tool.tar", compressed(dir+"/layout.tar", "gzip"), compressed(dir+"/docker.tar", "zstd")} {
 		if !filepath.IsAbs(path) {
 			path = filepath.Join(dir, path)
 		}
@@ -157,6 +161,35 @@ func TestLoad(t *testing.T) {
 				t.Errorf("left: %q", got)
 			}
 		})
+	}
+}
+
+// writeWithRegistryTool makes a docker archive of the image in a layout, as crane, ko and Bazel do: the names in it
+// are not Docker's.
+func writeWithRegistryTool(t *testing.T, path, from string) {
+	t.Helper()
+	in, err := layout.FromPath(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	index, err := in.ImageIndex()
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := index.IndexManifest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	img, err := index.Image(m.Manifests[0].Digest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tag, err := name.NewTag("app:v1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := tarball.WriteToFile(path, tag, img); err != nil {
+		t.Fatal(err)
 	}
 }
 
