@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -28,10 +29,13 @@ type OCI struct {
 	path, dir, id string
 	root          string // where the view is mounted
 	execs         atomic.Int64
+
+	mu       sync.Mutex   // held while a command is launched
+	commands map[int]bool // process ids that somebody waits for; guarded by mu
 }
 
 func newOCI(path, dir, id string) (Runtime, error) {
-	return &OCI{path: path, dir: filepath.Join(dir, "bundle"), id: id}, nil
+	return &OCI{path: path, dir: filepath.Join(dir, "bundle"), id: id, commands: map[int]bool{}}, nil
 }
 
 // ociCommand is a command that an OCI runtime started.
@@ -131,6 +135,7 @@ func (o *OCI) Start(s *cell.Spec, stdio [3]*os.File) (Command, error) {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return nil, fmt.Errorf("subreaper: %w", err)
 	}
+	o.reap()
 	o.Close() // what an earlier keeper left, if it was killed
 	for _, d := range []string{o.dir, o.dir + "/run"} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
@@ -195,20 +200,10 @@ func (o *OCI) launch(terminal bool, stdio [3]*os.File, args func(extra []string)
 		extra = append(extra, "--console-socket", path)
 		stdio = [3]*os.File{}
 	}
-	if err := o.run(stdio, args(extra)...); err != nil {
+	if err := o.adopt(c, stdio, pidFile, args(extra)); err != nil {
 		return nil, err
 	}
-	b, err := os.ReadFile(pidFile)
-	if err != nil {
-		return nil, err
-	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", pidFile, err)
-	}
-	if c.process, err = os.FindProcess(pid); err != nil {
-		return nil, err
-	}
+	var err error
 	if terminal {
 		select {
 		case c.terminal = <-master:
@@ -216,14 +211,42 @@ func (o *OCI) launch(terminal bool, stdio [3]*os.File, args func(extra []string)
 		}
 		if c.terminal == nil {
 			_ = c.process.Kill()
-			return nil, fmt.Errorf("%s did not hand over the terminal", filepath.Base(o.path))
+			err = fmt.Errorf("%s did not hand over the terminal", filepath.Base(o.path))
 		}
 	}
 	go func() {
 		c.state, c.err = c.process.Wait()
 		close(c.done)
+		o.mu.Lock()
+		delete(o.commands, c.process.Pid)
+		o.mu.Unlock()
 	}()
+	if err != nil {
+		return nil, err
+	}
 	return c, nil
+}
+
+// adopt runs the runtime, and makes c the process that it left and whose id it wrote down.
+func (o *OCI) adopt(c *ociCommand, stdio [3]*os.File, pidFile string, args []string) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if err := o.run(stdio, args...); err != nil {
+		return err
+	}
+	b, err := os.ReadFile(pidFile)
+	if err != nil {
+		return err
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil {
+		return fmt.Errorf("%s: %w", pidFile, err)
+	}
+	if c.process, err = os.FindProcess(pid); err != nil {
+		return err
+	}
+	o.commands[pid] = true
+	return nil
 }
 
 // consoleSocket makes the socket over which the runtime sends a terminal.

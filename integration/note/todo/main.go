@@ -4,7 +4,9 @@ package main
 import (
 	"fmt"
 	"os"
+	"os/signal"
 	"strings"
+	"syscall"
 )
 
 const list = "/data/list"
@@ -38,6 +40,12 @@ func run(args []string) error {
 			fmt.Println(e.Name())
 		}
 		return err
+	}
+	if len(args) == 1 && args[0] == "serve" {
+		ask := make(chan os.Signal, 1)
+		signal.Notify(ask, syscall.SIGTERM)
+		<-ask
+		return nil
 	}
 	b, err := os.ReadFile(list)
 	fmt.Print(string(b))
