@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -36,41 +35,6 @@ func TestSourceAbilitiesArePrinted(t *testing.T) {
 	}
 }
 
-// sshfs mounts dir by way of an SFTP server that is its child: no network, no keys.
-func sshfs(t *testing.T, dir string) string {
-	t.Helper()
-	server := "/usr/lib/openssh/sftp-server"
-	if os.Getenv("PLYFS_REAL") != "1" {
-		t.Skip("PLYFS_REAL=1 runs it")
-	}
-	for _, tool := range []string{"sshfs", server} {
-		if _, err := exec.LookPath(tool); err != nil {
-			t.Skip(err)
-		}
-	}
-	at := filepath.Join(harness.Dir(t), "far")
-	if err := os.Mkdir(at, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	mountSSHFS(t, dir, at)
-	t.Cleanup(func() { _ = unix.Unmount(at, unix.MNT_DETACH) })
-	return at
-}
-
-// mountSSHFS has sshfs speak to the server's standard input and output: "ssh" is a script that
-// runs the server.
-func mountSSHFS(t *testing.T, dir, at string) {
-	t.Helper()
-	script := filepath.Join(filepath.Dir(at), "ssh")
-	if err := os.WriteFile(script, []byte("#!/bin/sh\nexec /usr/lib/openssh/sftp-server\n"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	out, err := exec.Command("sshfs", "-o", "ssh_command="+script+",cache=no,allow_other,default_permissions", "localhost:"+dir, at).CombinedOutput()
-	if err != nil {
-		t.Fatalf("sshfs: %v\n%s", err, out)
-	}
-}
-
 // killSSHFS kills the sshfs that serves at.
 func killSSHFS(t *testing.T, at string) {
 	t.Helper()
@@ -95,7 +59,7 @@ func killSSHFS(t *testing.T, at string) {
 func TestSourceSSHFSReal(t *testing.T) {
 	l := harness.NewLayers(t, graftImage)
 	far := source(t, l, "far", "f conf v1\nd dir")
-	at := sshfs(t, far)
+	at := harness.SSHFS(t, far)
 	m := l.Plyfs(t, "--bind", at+":/data")
 	if got := read(t, m.Path("data/conf")); got != "v1" {
 		t.Errorf("%q", got)
@@ -132,7 +96,7 @@ func TestSourceSSHFSReal(t *testing.T) {
 		t.Errorf("the original cannot be unmounted: %v", err)
 		_ = unix.Unmount(at, unix.MNT_DETACH)
 	}
-	mountSSHFS(t, far, at)
+	harness.MountSSHFS(t, far, at)
 	if got := read(t, m.Path("data/conf")); got != "from afar, longer" {
 		t.Errorf("back: %q", got)
 	}

@@ -134,6 +134,37 @@ func TestAllSourcesInOneView(t *testing.T) {
 	}
 }
 
+// The configuration is kept in one place, on another machine, for every container.
+func TestDistributedBindAsConfigurationSource(t *testing.T) {
+	s := newShop(t)
+	server := harness.Dir(t)
+	s.write(server+"/app.conf", "from the server\n")
+	far := harness.SSHFS(t, server)
+	for _, name := range []string{"one", "two"} {
+		s.want("from the server\n", "run", "--name", name, "-v", far+":/etc/app:ro", "app:v1", "cat", "/etc/app/app.conf")
+	}
+	s.write(server+"/app.conf", "changed on the server\n")
+	for _, name := range []string{"one", "two"} {
+		s.want("changed on the server\n", "start", "-a", name)
+	}
+	s.want("from the image\n", "run", "--rm", "-v", far+":/etc/app:ro", "app:v1", "cat", "/etc/app.conf")
+	// Beside all the other sources.
+	local := harness.Dir(t)
+	s.write(local+"/local", "local bind\n")
+	s.do("create", "--name", "all", "-v", far+":/etc/app:ro", "-v", local+":/local", "-v", "todo:/data", "app:v1", "cat", "/note")
+	view, umount := s.mount("--container", "all")
+	s.write(view+"/note", "writable layer\n")
+	s.holds(view+"/etc/app/app.conf", "changed on the server\n")
+	s.holds(view+"/local/local", "local bind\n")
+	s.holds(view+"/data/list", "welcome\n")
+	s.holds(view+"/etc/app.conf", "from the image\n")
+	if err := os.WriteFile(view+"/etc/app/app.conf", nil, 0o644); !errors.Is(err, unix.EROFS) {
+		t.Errorf("writing to the distributed bind: %v", err)
+	}
+	umount()
+	s.want("writable layer\n", "start", "-a", "all")
+}
+
 func TestImageOnlyMounted(t *testing.T) {
 	s := newShop(t)
 	s.fails("no such volume", "mount", "--image", "app:v1", "--volume", "todo:/data", harness.Dir(t))

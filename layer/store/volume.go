@@ -47,9 +47,13 @@ type volumeRecord struct {
 }
 
 // CheckName reports what is wrong with the name of a volume or container: it has characters
-// of [a-zA-Z0-9_.-], a letter or digit first. (Docker wants two at least.)
+// of [a-zA-Z0-9_.-], a letter or digit first, and for a volume two at least: Docker's rules, and those of -v.
 func CheckName(kind, name string) error {
-	bad := len(name) < 1 || len(name) > 128
+	least := 1
+	if kind == "volume" {
+		least = 2
+	}
+	bad := len(name) < least || len(name) > 128
 	for i, c := range []byte(name) {
 		switch {
 		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9':
@@ -59,7 +63,7 @@ func CheckName(kind, name string) error {
 		}
 	}
 	if bad {
-		return fmt.Errorf("%q is no name for a %s: want 1 to 128 of a-z A-Z 0-9 _ . -, a letter or digit first", name, kind)
+		return fmt.Errorf("%q is no name for a %s: want %d to 128 of a-z A-Z 0-9 _ . -, a letter or digit first", name, kind, least)
 	}
 	return nil
 }
