@@ -145,18 +145,13 @@ func (d *Dir) reach() (int, error) {
 	return fd, nil
 }
 
-// Done ends a use that FD began.
+// Done ends a use that FD began. The last one after the descriptor was given up closes it:
+// it is read while it is still pinned, because from then on somebody may open d anew.
 func (d *Dir) Done() {
-	if d.state.Add(-1) == 0 {
-		d.close()
-	}
-}
-
-// close ends the descriptor: state is 0, so that nobody uses it, and nobody can pin it.
-func (d *Dir) close() {
 	fd := int(d.fd)
-	d.fd = -1
-	unix.Close(fd)
+	if d.state.Add(-1) == 0 {
+		unix.Close(fd)
+	}
 }
 
 // Forget closes the descriptor once its users are done. The Dir stays usable.

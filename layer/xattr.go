@@ -21,7 +21,7 @@ var noXattrat atomic.Bool
 
 // xattrArgs is struct xattr_args of linux/xattr.h.
 type xattrArgs struct {
-	value uint64
+	value unsafe.Pointer // 64 bits in the kernel's interface, and so only on such machines
 	size  uint32
 	flags uint32
 }
@@ -41,6 +41,11 @@ func tryProc(name string, e unix.Errno) bool {
 	return e == unix.ENOSYS || e == unix.EBADF && name == ""
 }
 
+// xattrat makes one of the calls. Its pointers come as numbers, which the runtime does not
+// correct when it moves a stack that has grown: the directive keeps what they point to, and
+// what that points to, on the heap.
+//
+//go:uintptrescapes
 func xattrat(nr uintptr, fd int, name string, arg4, arg5, arg6 uintptr) (int, unix.Errno) {
 	flags := uintptr(unix.AT_SYMLINK_NOFOLLOW)
 	if name == "" {
@@ -61,7 +66,7 @@ func Getxattr(fd int, name, attr string, buf []byte) (int, error) {
 		var attrBuf [128]byte
 		args := xattrArgs{size: uint32(len(buf))}
 		if len(buf) > 0 {
-			args.value = uint64(uintptr(unsafe.Pointer(&buf[0])))
+			args.value = unsafe.Pointer(&buf[0])
 		}
 		n, e := xattrat(sysGetxattrat, fd, name, uintptr(unsafe.Pointer(cstring(attrBuf[:], attr))), uintptr(unsafe.Pointer(&args)), unsafe.Sizeof(args))
 		keepAlive(buf)
@@ -104,7 +109,7 @@ func Setxattr(fd int, name, attr string, val []byte, flags int) error {
 		var attrBuf [128]byte
 		args := xattrArgs{size: uint32(len(val)), flags: uint32(flags)}
 		if len(val) > 0 {
-			args.value = uint64(uintptr(unsafe.Pointer(&val[0])))
+			args.value = unsafe.Pointer(&val[0])
 		}
 		_, e := xattrat(sysSetxattrat, fd, name, uintptr(unsafe.Pointer(cstring(attrBuf[:], attr))), uintptr(unsafe.Pointer(&args)), unsafe.Sizeof(args))
 		keepAlive(val)
@@ -141,11 +146,11 @@ func Removexattr(fd int, name, attr string) error {
 // their length; with an empty buf only the length.
 func ListxattrRaw(fd int, name string, buf []byte) (int, error) {
 	if !noXattrat.Load() {
-		var p uintptr
+		var p unsafe.Pointer
 		if len(buf) > 0 {
-			p = uintptr(unsafe.Pointer(&buf[0]))
+			p = unsafe.Pointer(&buf[0])
 		}
-		n, e := xattrat(sysListxattrat, fd, name, p, uintptr(len(buf)), 0)
+		n, e := xattrat(sysListxattrat, fd, name, uintptr(p), uintptr(len(buf)), 0)
 		keepAlive(buf)
 		if e == 0 {
 			return n, nil

@@ -1,8 +1,11 @@
 package layer
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -37,5 +40,53 @@ func TestXattrOfPathDescriptor(t *testing.T) {
 		if err := Removexattr(fd, "", "user.a"); err != nil {
 			t.Errorf("%s: remove: %v", path, err)
 		}
+	}
+}
+
+// grow makes the stack of its goroutine larger, which moves it.
+func grow(n int) byte {
+	var b [512]byte
+	if n > 0 {
+		b[n%512] = grow(n - 1)
+	}
+	return b[n%256]
+}
+
+// The kernel writes into the caller's buffer, also when that is on a stack that is about to
+// grow.
+func TestXattrOnSmallStacks(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setxattr(file, "user.name", []byte("value"), 0); err != nil {
+		t.Skip(err)
+	}
+	fd, err := unix.Open(filepath.Dir(file), unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	bad := make(chan string, 1)
+	var wg sync.WaitGroup
+	for i := range 3000 {
+		wg.Go(func() { // each has a new, small stack, used to a different depth
+			_ = grow(i % 12)
+			var buf [64]byte
+			n, err := Getxattr(fd, "file", "user.name", buf[:])
+			names, lerr := Listxattr(fd, "file")
+			if err != nil || string(buf[:n]) != "value" || lerr != nil || !slices.Contains(names, "user.name") {
+				select {
+				case bad <- fmt.Sprintf("%q %v, %q %v", buf[:n], err, names, lerr):
+				default:
+				}
+			}
+		})
+	}
+	wg.Wait()
+	select {
+	case what := <-bad:
+		t.Error(what)
+	default:
 	}
 }
