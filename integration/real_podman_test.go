@@ -64,7 +64,7 @@ func TestRealPodmanRootless(t *testing.T) {
 	sh(t, exec.Command("chown", "-R", name, dir))
 	cmd := exec.Command("setpriv", "--reuid", name, "--regid", name, "--init-groups", "--inh-caps=-all",
 		"sh", "-c", podmanStory+"podman unshare rm -rf \"$DIR/graph\"\n")
-	out := podman(t, cmd, dir, []string{"HOME=" + dir, "USER=" + name, "XDG_RUNTIME_DIR=" + dir + "/run"})
+	out := podman(t, cmd, dir, []string{"HOME=" + dir, "USER=" + name, "XDG_RUNTIME_DIR=" + dir + "/run", "TMPDIR=" + dir})
 	podmanCheck(t, dir, out)
 }
 
