@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -41,11 +42,37 @@ const (
 // maxMessage bounds a packet; the kernel's own limit for them is not much above.
 const maxMessage = 192 << 10
 
-// Conn is one end of a connection.
-type Conn struct{ f *os.File }
+// Conn is one end of a connection. Its methods may be called from any goroutine.
+type Conn struct {
+	f  *os.File
+	fd int // of f
+
+	mu     sync.Mutex // guards the rest; a leaf
+	users  int        // in a system call on fd
+	closed bool       // f is closed by the last user
+}
 
 // NewConn takes over a socket.
-func NewConn(f *os.File) *Conn { return &Conn{f} }
+func NewConn(f *os.File) *Conn { return &Conn{f: f, fd: int(f.Fd())} }
+
+// enter keeps the descriptor open until leave.
+func (c *Conn) enter() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return os.ErrClosed
+	}
+	c.users++
+	return nil
+}
+
+func (c *Conn) leave() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.users--; c.users == 0 && c.closed {
+		c.f.Close()
+	}
+}
 
 // Pair returns two ends of a new connection.
 func Pair() (*Conn, *os.File, error) {
@@ -56,11 +83,28 @@ func Pair() (*Conn, *os.File, error) {
 	return NewConn(os.NewFile(uintptr(pair[0]), "control")), os.NewFile(uintptr(pair[1]), "control"), nil
 }
 
-// Close ends the connection.
-func (c *Conn) Close() error { return c.f.Close() }
+// Close ends the connection, for whoever waits in Receive too.
+func (c *Conn) Close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.closed:
+		return nil
+	case c.users > 0:
+		c.closed = true
+		return unix.Shutdown(c.fd, unix.SHUT_RDWR)
+	}
+	c.closed = true
+	return c.f.Close()
+}
 
 // Shutdown ends the connection for whoever waits in Receive, too.
-func (c *Conn) Shutdown() { _ = unix.Shutdown(int(c.f.Fd()), unix.SHUT_RDWR) }
+func (c *Conn) Shutdown() {
+	if c.enter() == nil {
+		_ = unix.Shutdown(c.fd, unix.SHUT_RDWR)
+		c.leave()
+	}
+}
 
 // Send sends a message with descriptors, which stay open here.
 func (c *Conn) Send(m *Message, files ...*os.File) error {
@@ -79,8 +123,12 @@ func (c *Conn) Send(m *Message, files ...*os.File) error {
 		}
 		oob = unix.UnixRights(fds...)
 	}
+	if err := c.enter(); err != nil {
+		return err
+	}
+	defer c.leave()
 	for {
-		err := unix.Sendmsg(int(c.f.Fd()), b, oob, nil, unix.MSG_NOSIGNAL)
+		err := unix.Sendmsg(c.fd, b, oob, nil, unix.MSG_NOSIGNAL)
 		if err != unix.EINTR {
 			return err
 		}
@@ -89,11 +137,15 @@ func (c *Conn) Send(m *Message, files ...*os.File) error {
 
 // Receive returns the next message and its descriptors; io.EOF after the last.
 func (c *Conn) Receive() (*Message, []*os.File, error) {
+	if err := c.enter(); err != nil {
+		return nil, nil, err
+	}
+	defer c.leave()
 	buf, oob := make([]byte, maxMessage), make([]byte, unix.CmsgSpace(3*4))
 	var n, oobn int
 	var err error
 	for {
-		n, oobn, _, _, err = unix.Recvmsg(int(c.f.Fd()), buf, oob, unix.MSG_CMSG_CLOEXEC)
+		n, oobn, _, _, err = unix.Recvmsg(c.fd, buf, oob, unix.MSG_CMSG_CLOEXEC)
 		// ECONNRESET: the other end is gone and has not read all; what it sent comes next.
 		if err != unix.EINTR && err != unix.ECONNRESET {
 			break
