@@ -54,7 +54,7 @@ func (fs *FS) Explain(n *Node) ([]byte, error) {
 
 // Explanation says which layer gives n what, and why.
 func (fs *FS) Explanation(n *Node) (*Explanation, error) {
-	e := &Explanation{Path: fs.Path(n), Type: typeName(n.typ)}
+	e := &Explanation{Path: fs.Path(n), Type: TypeName(n.typ)}
 	if fs.upper != nil {
 		e.Layers = append(e.Layers, Part{Role: "upper", Dir: fs.upper.Path, tree: fs.upper})
 	}
@@ -147,7 +147,7 @@ func (fs *FS) otherPart(p *Part, parent *Node, name, viewPath string) {
 		return
 	}
 	p.Part = "hidden"
-	if kind := typeName(uint32(st.Mode) & unix.S_IFMT); kind != "file" {
+	if kind := TypeName(uint32(st.Mode) & unix.S_IFMT); kind != "file" {
 		p.Part += " " + kind
 	}
 	p.Marks = fs.marksOf(dir, at)
@@ -284,7 +284,8 @@ func enumerate(s []string) string {
 
 func upperCase(s string) string { return strings.ToUpper(s[:1]) + s[1:] }
 
-func typeName(mode uint32) string {
+// TypeName says in a word what kind of object a mode is of.
+func TypeName(mode uint32) string {
 	switch mode & unix.S_IFMT {
 	case unix.S_IFDIR:
 		return "directory"

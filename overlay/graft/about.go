@@ -50,7 +50,7 @@ func (u *Union) Explain(n Node) ([]byte, error) {
 
 // Explanation says what a node of a graft is, and why it is there.
 func (u *Union) Explanation(n Node) *overlay.Explanation {
-	e := &overlay.Explanation{Path: u.Path(n), Type: typeName(n.Mode())}
+	e := &overlay.Explanation{Path: u.Path(n), Type: overlay.TypeName(n.Mode())}
 	if n.g.syn != nil {
 		e.Sentence = "No layer has this directory: it is here because something is grafted beneath it. It is made in the writable layer when something is made in it."
 		return e
@@ -73,22 +73,6 @@ func (u *Union) Explanation(n Node) *overlay.Explanation {
 	name := strings.TrimPrefix(strings.TrimPrefix(e.Path, s.spec.Target), "/")
 	e.Layers = []overlay.Part{{Role: s.spec.Kind.String(), Dir: s.path, Name: name, Part: "provides"}}
 	return e
-}
-
-func typeName(mode uint32) string {
-	switch mode {
-	case unix.S_IFDIR:
-		return "directory"
-	case unix.S_IFLNK:
-		return "symlink"
-	case unix.S_IFCHR, unix.S_IFBLK:
-		return "device"
-	case unix.S_IFIFO:
-		return "fifo"
-	case unix.S_IFSOCK:
-		return "socket"
-	}
-	return "file"
 }
 
 // Path returns where a node was seen last in the view.
