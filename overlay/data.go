@@ -280,11 +280,7 @@ func (fs *FS) Fsync(n *Node, datasync bool) error {
 		return nil
 	case o.partial != nil:
 		return o.partial.Sync(datasync)
-	}
-	if err := fs.eng.MarkSynced(); err != nil {
-		return err
-	}
-	if datasync {
+	case datasync:
 		return retry(func() error { return unix.Fdatasync(o.fd) })
 	}
 	return retry(func() error { return unix.Fsync(o.fd) })

@@ -156,9 +156,7 @@ func (s *service) serve(ready func() error) (err error) {
 	if err := ready(); err != nil {
 		s.say("%v", err) // whoever started us is gone: the mount stays
 	}
-	// What the start needed is given back, when those who waited for the mount have had their turn.
-	shrink := time.AfterFunc(2*time.Second, debug.FreeOSMemory)
-	defer shrink.Stop()
+	debug.FreeOSMemory()
 	err = s.wait(server, served, stop)
 	if errors.Is(err, errPinned) {
 		return err // requests may still come: the union must stay open
