@@ -126,6 +126,38 @@ func TestWeakSourceLacksOneThing(t *testing.T) {
 	}
 }
 
+// Where there are no access lists, modes decide: for the files of a graft and for those of a layer.
+func TestWeakSourceWithoutAccessLists(t *testing.T) {
+	harness.NeedUser(t)
+	l := harness.NewLayers(t, graftImage)
+	src := source(t, l, "src", "f mine 1\nu mine 5 6\nm mine 640\nf group 2\nu group 5 65534\nm group 660\nf theirs 3\nu theirs 5 6\nm theirs 640")
+	for _, answer := range []unix.Errno{unix.ENOSYS, unix.EOPNOTSUPP} {
+		w := weak(t, src, map[string]unix.Errno{"xattr": answer})
+		l.Lowers = append(l.Lowers[:1], w.at)
+		m := l.Plyfs(t, "--bind", w.at+":/data")
+		if err := os.Chmod(l.Root, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		for _, dir := range []string{m.Dir, m.Path("data")} {
+			if got := read(t, dir+"/mine"); got != "1" { // as root
+				t.Errorf("%q", got)
+			}
+			out, err := harness.AsUser("/", "cat", dir+"/group").CombinedOutput()
+			if err != nil || string(out) != "2" {
+				t.Errorf("a member of the group: %s, %v", out, err)
+			}
+			out, err = harness.AsUser("/", "cat", dir+"/theirs").CombinedOutput()
+			if err == nil || !strings.Contains(string(out), "Permission denied") {
+				t.Errorf("somebody else: %s, %v", out, err)
+			}
+			if err := unix.Setxattr(dir+"/mine", "user.x", []byte("x"), 0); dir != m.Dir && !errors.Is(err, unix.EOPNOTSUPP) {
+				t.Error(err)
+			}
+		}
+		m.Close(t)
+	}
+}
+
 // What a file refuses for a reason of its own is nothing that the source lacks.
 func TestWeakIsNotImmutable(t *testing.T) {
 	harness.NeedRoot(t)

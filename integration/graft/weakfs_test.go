@@ -131,8 +131,9 @@ func serveWeak(spec string) error {
 	}
 	w.RawFileSystem = fs.NewNodeFS(root, &fs.Options{}) // nothing is remembered
 	_, locks := w.lacks["lock"]
+	_, noAttrs := w.lacks["xattr"]
 	server, err := fuse.NewServer(w, at, &fuse.MountOptions{
-		AllowOther: true, DirectMountStrict: true, FsName: "weak", Name: "weak", EnableLocks: locks, EnableAcl: true,
+		AllowOther: true, DirectMountStrict: true, FsName: "weak", Name: "weak", EnableLocks: locks, EnableAcl: !noAttrs,
 		DisableReadDirPlus: true, MaxWrite: 1 << 17, Options: []string{"default_permissions"},
 	})
 	if err != nil {
