@@ -106,7 +106,17 @@ type fsUUID struct {
 	uuid [16]byte
 }
 
-const fsIocGetfsuuid = 0x80111500 // FS_IOC_GETFSUUID
+// btrfsInfo is struct btrfs_ioctl_fs_info_args of linux/btrfs.h.
+type btrfsInfo struct {
+	_    [16]byte
+	fsid [16]byte
+	_    [992]byte
+}
+
+const (
+	fsIocGetfsuuid = 0x80111500 // FS_IOC_GETFSUUID
+	btrfsIocFsInfo = 0x8400941f // BTRFS_IOC_FS_INFO
+)
 
 func (t *Tree) identify(fd int) error {
 	var st unix.Statx_t
@@ -130,6 +140,13 @@ func (t *Tree) identify(fd int) error {
 	_, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(own), fsIocGetfsuuid, uintptr(unsafe.Pointer(&id)))
 	if e == 0 && id.size == 16 {
 		t.FS.UUID, t.FS.HasUUID = id.uuid, id.uuid != [16]byte{}
+	} else if t.FS.Magic == unix.BTRFS_SUPER_MAGIC {
+		// It does not answer that, but has the identifier in its super block as the others do.
+		var info btrfsInfo
+		_, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(own), btrfsIocFsInfo, uintptr(unsafe.Pointer(&info)))
+		if e == 0 {
+			t.FS.UUID, t.FS.HasUUID = info.fsid, info.fsid != [16]byte{}
+		}
 	}
 	return nil
 }
