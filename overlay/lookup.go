@@ -150,65 +150,6 @@ func (s *search) below(lowers []*layer.Dir) error {
 	return nil
 }
 
-// fromRoots goes on below the layer with number index at the path of an absolute
-// redirect, from the roots of the layers: the parent's own parts count no more.
-func (s *search) fromRoots(index int) error {
-	s.rooted = true
-	for {
-		path := s.absolute
-		s.absolute = ""
-		again := false
-		for i, t := range s.fs.lowers {
-			if t.Index <= index {
-				continue
-			}
-			dir, name, ok := s.fs.walk(t, path)
-			if !ok {
-				continue
-			}
-			s.name = name
-			more, err := s.try(dir, false, i == len(s.fs.lowers)-1)
-			if err != nil || !more {
-				return err
-			}
-			if s.absolute != "" {
-				index, again = t.Index, true
-				break
-			}
-			if s.name != name { // redirected within its directory
-				path = path[:len(path)-len(name)] + s.name
-			}
-		}
-		if !again {
-			return nil
-		}
-	}
-}
-
-// walk finds the directory that holds the last element of path in one layer, without
-// following links; whiteouts and opaque marks on the way are those of other layers.
-func (fs *FS) walk(t *layer.Tree, path string) (*layer.Dir, string, bool) {
-	d := t.Root
-	path = strings.Trim(path, "/")
-	for {
-		elem, rest, more := strings.Cut(path, "/")
-		if !more {
-			return d, elem, elem != ""
-		}
-		fd, err := d.FD()
-		if err != nil {
-			return nil, "", false
-		}
-		var st Attr
-		err = layer.Stat(fd, elem, &st)
-		d.Done()
-		if err != nil || st.Mode&unix.S_IFMT != unix.S_IFDIR {
-			return nil, "", false
-		}
-		d, path = d.Child(elem), rest
-	}
-}
-
 // try looks for s.name in one directory of one layer. It returns false when the search is over.
 func (s *search) try(part *layer.Dir, upper, last bool) (bool, error) {
 	fs, f := s.fs, s.f
@@ -254,7 +195,7 @@ func (s *search) try(part *layer.Dir, upper, last bool) (bool, error) {
 		f.st, f.dir, f.name, f.upper = st, part, s.name, upper
 		s.have = true
 		if upper {
-			s.origin(part, fd)
+			s.origin(fd)
 		}
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFREG || !upper && s.nothingBelow(part) {
@@ -374,8 +315,9 @@ func (s *search) metacopy(fd int, upper bool) (bool, error) {
 }
 
 // origin reads what an upper object was copied up from.
-func (s *search) origin(part *layer.Dir, fd int) {
-	if !s.d.impure.Load() && !s.d.merged() {
+func (s *search) origin(fd int) {
+	// The kernel makes links in directories without the impure mark.
+	if !s.d.impure.Load() && !s.d.merged() && s.f.st.Nlink < 2 {
 		return
 	}
 	s.f.originKey, s.f.origin, s.f.hasOrigin = s.fs.readOrigin(fd, s.name)
