@@ -52,8 +52,12 @@ type FS struct {
 	temp     atomic.Uint64
 	settle   settling
 	degraded atomic.Bool
-	closers  []io.Closer
-	made     []func() // take away the directories this mount made, if empty; in New and Discard only
+	// linkedOrigins: the upper may have linked files with an origin in directories without the impure
+	// mark, see linksMark.
+	linkedOrigins atomic.Bool
+	astray        atomic.Bool // there may be redirects the kernel does not follow, see moves.go
+	closers       []io.Closer
+	made          []func() // take away the directories this mount made, if empty; in New and Discard only
 }
 
 // owner is who this process is, to the filesystem.

@@ -11,8 +11,8 @@ import (
 )
 
 // work/incompat has a name for each reason not to mount an upper; the kernel refuses an upper for any of
-// them (ovl_workdir_cleanup_recurse). Two are known here: the mark of unfinished files, which is
-// package cow's, and that of a volatile mount.
+// them (ovl_workdir_cleanup_recurse). Three are known here: the mark of unfinished files, which is
+// package cow's, that of a volatile mount, and that of redirects in user attributes.
 const (
 	incompatDir  = "incompat"
 	volatileMark = "volatile"
@@ -43,6 +43,8 @@ func (fs *FS) checkIncompat() error {
 		path := filepath.Join(fs.cfg.Work, "work", incompatDir, m.Name)
 		switch m.Name {
 		case cow.PartialMark:
+		case movedMark:
+			fs.astray.Store(true)
 		case volatileMark:
 			return refusal(fs.cfg.Upper, "was mounted volatile and not unmounted: it may lack writes; to use it all the same remove "+path, unix.EINVAL)
 		default:
@@ -57,26 +59,66 @@ func (fs *FS) markVolatile() error {
 	if !fs.cfg.Volatile {
 		return nil
 	}
+	if err := fs.mkIncompat(volatileMark, "dirty"); err != nil {
+		return failure(fs.cfg.Work, "cannot write the volatile mark", err)
+	}
+	return nil
+}
+
+// mkIncompat makes a mark, with an empty file in it unless file is "", and syncs it unless the
+// mount is volatile.
+func (fs *FS) mkIncompat(mark, file string) error {
 	fd, err := fs.stage.FD()
 	if err != nil {
-		return failure(fs.cfg.Work, "cannot write the volatile mark", err)
+		return err
 	}
 	defer fs.stage.Done()
-	for _, name := range [...]string{incompatDir, volatileMark} {
+	var dirs []int
+	for _, name := range [...]string{incompatDir, mark} {
 		err := layer.Mkdir(fd, name, 0o700)
-		if err == nil || err == unix.EEXIST {
-			fd, err = layer.Open(fd, name, unix.O_PATH|unix.O_DIRECTORY, 0)
+		if err != nil && err != unix.EEXIST {
+			return err
 		}
-		if err != nil {
-			return failure(fs.cfg.Work, "cannot write the volatile mark", err)
+		if fd, err = layer.Open(fd, name, unix.O_RDONLY|unix.O_DIRECTORY, 0); err != nil {
+			return err
 		}
 		defer unix.Close(fd)
+		dirs = append(dirs, fd)
 	}
-	file, err := layer.Open(fd, "dirty", unix.O_WRONLY|unix.O_CREAT, 0o600)
+	if file != "" {
+		f, err := layer.Open(fd, file, unix.O_WRONLY|unix.O_CREAT, 0o600)
+		if err != nil {
+			return err
+		}
+		unix.Close(f)
+	}
+	if fs.cfg.Volatile {
+		return nil
+	}
+	for _, d := range dirs {
+		if err := retry(func() error { return unix.Fsync(d) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// rmIncompat takes a mark away.
+func (fs *FS) rmIncompat(mark string) error {
+	fd, err := fs.stage.FD()
 	if err != nil {
-		return failure(fs.cfg.Work, "cannot write the volatile mark", err)
+		return err
 	}
-	unix.Close(file)
+	defer fs.stage.Done()
+	dir, err := layer.Open(fd, incompatDir, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(dir)
+	if err := layer.RemoveAll(dir, mark); err != nil {
+		return err
+	}
+	_ = layer.Rmdir(fd, incompatDir) // stays while there are other marks
 	return nil
 }
 
@@ -88,19 +130,5 @@ func (fs *FS) clearVolatile() error {
 	if err := fs.syncAll(); err != nil {
 		return err
 	}
-	fd, err := fs.stage.FD()
-	if err != nil {
-		return err
-	}
-	defer fs.stage.Done()
-	mark, err := layer.Open(fd, incompatDir, unix.O_PATH|unix.O_DIRECTORY, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(mark)
-	if err := layer.RemoveAll(mark, volatileMark); err != nil {
-		return err
-	}
-	_ = layer.Rmdir(fd, incompatDir) // stays while there are other marks
-	return nil
+	return fs.rmIncompat(volatileMark)
 }

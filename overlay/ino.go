@@ -2,7 +2,6 @@ package overlay
 
 import (
 	"hash/fnv"
-	"slices"
 
 	"github.com/plyfs/plyfs/layer"
 	"github.com/plyfs/plyfs/whiteout"
@@ -28,37 +27,32 @@ type filesystem struct {
 	dev     uint64
 	uuid    [16]byte
 	hasUUID bool
-	lower   bool // a lower layer is on it
-	shared  bool // another filesystem of the lower layers has the same uuid, or none either
+	shared  bool // another filesystem of the stack has the same uuid
 }
 
 func (fs *FS) numberFilesystems() {
-	add := func(t *layer.Tree, lower bool) {
-		f := filesystem{dev: t.FS.Dev, uuid: t.FS.UUID, hasUUID: t.FS.HasUUID}
-		at := slices.IndexFunc(fs.fsys, func(g filesystem) bool { return g.dev == f.dev })
-		if at < 0 {
-			at = len(fs.fsys)
-			fs.fsys = append(fs.fsys, f)
-		}
-		if !lower || fs.fsys[at].lower {
-			return
-		}
-		fs.fsys[at].lower = true
-		// The upper's own does not count (kernel: ovl_lower_uuid_ok): no origin is there.
+	add := func(t *layer.Tree) {
 		for i := range fs.fsys {
-			if g := &fs.fsys[i]; i != at && g.lower && g.hasUUID == f.hasUUID && g.uuid == f.uuid {
-				g.shared, fs.fsys[at].shared = true, true
+			if fs.fsys[i].dev == t.FS.Dev {
+				return
 			}
 		}
+		f := filesystem{dev: t.FS.Dev, uuid: t.FS.UUID, hasUUID: t.FS.HasUUID}
+		for i := range fs.fsys {
+			if fs.fsys[i].hasUUID == f.hasUUID && fs.fsys[i].uuid == f.uuid {
+				fs.fsys[i].shared, f.shared = true, true
+			}
+		}
+		fs.fsys = append(fs.fsys, f)
 	}
 	if fs.upper != nil {
-		add(fs.upper, false)
+		add(fs.upper)
 	}
 	for _, t := range fs.lowers {
-		add(t, true)
+		add(t)
 	}
 	for _, t := range fs.datas {
-		add(t, true)
+		add(t)
 	}
 }
 

@@ -32,7 +32,7 @@ func (fs *FS) openIndex() error {
 	}
 	fs.indexd = fs.work.Root.Child("index")
 	fs.eng.SearchIndex(fs.indexd)
-	return nil
+	return fs.readLinksMark()
 }
 
 // indexName returns the index entry's name for a lower inode, "" if it can have none: then
@@ -101,6 +101,7 @@ func (fs *FS) indexStaged(n *Node, staged *cow.Staged, entry string) (int, error
 	if err := fs.writeDiff(stage, staged.Name, diff); err != nil {
 		return 0, err
 	}
+	fs.linkedOrigins.Store(true)
 	index, err := fs.indexd.FD()
 	if err != nil {
 		return 0, err

@@ -75,7 +75,7 @@ type directory struct {
 	names sync.RWMutex
 
 	upper    atomic.Pointer[layer.Dir] // nil: none. Set once, under Node.mu
-	lowers   []*layer.Dir              // that merge here, topmost first; fixed
+	lowers   []*layer.Dir              // that merge here, topmost first; fixed while the union is in use
 	children map[string]*Node          // live nodes; guarded by table.mu
 	index    atomic.Pointer[nameIndex] // nil: not read. Changed with names held for writing
 	building sync.Mutex                // held, under names for reading, while index is read

@@ -76,7 +76,7 @@ func (fs *FS) entryIno(n *Node, e *indexEntry) uint64 {
 	case e.part > 0 && !parted:
 		// Also of a hard link whose inode was copied up under another name.
 		v = fs.viewIno(d.lowers[e.part-1].Tree(), e.ino)
-	case !d.impure.Load() && !d.merged():
+	case !d.impure.Load() && !d.merged() && (e.isDir() || !fs.linkedOrigins.Load()):
 		v = fs.viewIno(fs.upper, e.ino)
 	default:
 		if child := fs.nodes.peek(n, e.name); child != nil {

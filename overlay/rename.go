@@ -327,6 +327,9 @@ func (fs *FS) setRedirect(n *Node, s *side, same bool) error {
 			return unix.EXDEV
 		}
 	}
+	if err := fs.markMoves(); err != nil {
+		return err
+	}
 	return fs.setMark(s.fd, s.name, "redirect", []byte(r))
 }
 

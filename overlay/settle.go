@@ -176,7 +176,7 @@ func (fs *FS) finish() error {
 		return nil
 	}
 	var err error
-	if !fs.cfg.NoSettle && fs.eng.Unfinished() > 0 {
+	if !fs.cfg.NoSettle && (fs.eng.Unfinished() > 0 || fs.untidy()) {
 		err = fs.lastSettle()
 	}
 	fs.stopWorker()
@@ -281,11 +281,17 @@ func (fs *FS) lastSettle() error {
 			}
 		}
 	}()
-	left, err := fs.runSettle(cow.SettleOptions{Cancel: cancel, Progress: fs.cfg.Progress})
+	left := 0
+	tidied := fs.tidy(cancel)
+	if !errors.Is(tidied, unix.EINTR) {
+		left, err = fs.runSettle(cow.SettleOptions{Cancel: cancel, Progress: fs.cfg.Progress})
+	}
 	close(done)
 	switch {
-	case errors.Is(err, unix.EINTR) || fs.gone(stage):
+	case errors.Is(err, unix.EINTR) || errors.Is(tidied, unix.EINTR) || fs.gone(stage):
 		return nil
+	case tidied != nil:
+		return failure(fs.cfg.Upper, "could not be made ready for the kernel's overlayfs; mount it again with its lower layers", tidied)
 	case err != nil:
 		return failure(fs.cfg.Upper, "not all partly copied files could be completed; mount it again with its lower layers", err)
 	case left > 0:

@@ -79,20 +79,13 @@ func (s *session[N]) mknod(r *request, dir N) unix.Errno {
 	if in == nil {
 		return unix.EIO
 	}
-	return s.make(r, int(unsafe.Sizeof(*in)), in.Umask, func(name string, a *Attr) (N, error) {
-		return s.fs.Mknod(&r.caller, dir, name, in.Mode, in.Rdev, a)
-	})
-}
-
-// make answers r with what create made of the name at off.
-func (s *session[N]) make(r *request, off int, umask uint32, create func(name string, a *Attr) (N, error)) unix.Errno {
-	name, _, e := r.child(off)
+	name, _, e := r.child(int(unsafe.Sizeof(*in)))
 	if e != 0 {
 		return e
 	}
-	r.caller.Umask = umask
+	r.caller.Umask = in.Umask
 	a := &r.w.attr
-	n, err := create(name, a)
+	n, err := s.fs.Mknod(&r.caller, dir, name, in.Mode, in.Rdev, a)
 	if err != nil {
 		return errno(err)
 	}
@@ -149,9 +142,17 @@ func (s *session[N]) mkdir(r *request, dir N) unix.Errno {
 	if in == nil {
 		return unix.EIO
 	}
-	return s.make(r, int(unsafe.Sizeof(*in)), in.Umask, func(name string, a *Attr) (N, error) {
-		return s.fs.Mkdir(&r.caller, dir, name, in.Mode, a)
-	})
+	name, _, e := r.child(int(unsafe.Sizeof(*in)))
+	if e != 0 {
+		return e
+	}
+	r.caller.Umask = in.Umask
+	a := &r.w.attr
+	n, err := s.fs.Mkdir(&r.caller, dir, name, in.Mode, a)
+	if err != nil {
+		return errno(err)
+	}
+	return s.entry(r, n, a)
 }
 
 func (s *session[N]) symlink(r *request, dir N) unix.Errno {
