@@ -13,33 +13,39 @@ import (
 type Tree struct {
 	Lines []string
 	Inos  map[string]uint64
-	odd   bool // readdir and lstat disagree somewhere
+	Types map[string]uint32 // S_IFMT bits
+	odd   map[string]bool   // where readdir and lstat disagree in the number
 }
 
 // Dump describes the tree of a view: names, attributes, contents, extended attributes,
 // and which names are one inode. Where readdir and lstat disagree it says so.
 func (v *view) Dump() Tree {
-	t := Tree{Inos: map[string]uint64{}}
+	t := Tree{Inos: map[string]uint64{}, Types: map[string]uint32{}, odd: map[string]bool{}}
 	first := map[uint64]string{}
-	v.dump(".", 0, &t, first)
+	v.dump(".", dirent{}, &t, first)
 	sort.Strings(t.Lines)
 	return t
 }
 
-func (v *view) dump(rel string, listed uint64, t *Tree, first map[uint64]string) {
+func (v *view) dump(rel string, e dirent, t *Tree, first map[uint64]string) {
 	st, err := v.t.lstat(rel)
+	if err == unix.ENOENT && v.listsWhiteouts(e) {
+		return
+	}
 	if err != nil {
 		t.Lines = append(t.Lines, fmt.Sprintf("%s: lstat: %v", rel, err))
 		return
 	}
 	s := rel + ": " + v.attrs(&st)
+	listed := e.ino
 	if listed != 0 && listed != st.Ino {
-		t.odd = true
+		t.odd[rel] = true
 	}
-	if listed != 0 && listed != st.Ino && !v.oracle {
+	if listed != 0 && listed != st.Ino && !v.mayDiffer(rel) {
 		s += fmt.Sprintf(" (readdir and stat differ in inode number: %#x, %#x)", listed, st.Ino)
 	}
 	t.Inos[rel] = st.Ino
+	t.Types[rel] = st.Mode & unix.S_IFMT
 	if other, ok := first[st.Ino]; ok && !v.parts {
 		s += " same inode as " + other
 	} else {
@@ -89,7 +95,7 @@ func (v *view) dump(rel string, listed uint64, t *Tree, first map[uint64]string)
 			}
 		case "..":
 		default:
-			v.dump(filepath.Join(rel, e.name), e.ino, t, first)
+			v.dump(filepath.Join(rel, e.name), e, t, first)
 		}
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/overlay"
 )
 
 // generator makes up operations that fit the tree there is, for the most part.
@@ -259,19 +261,23 @@ func (g *generator) ops(count int) next {
 // mount ("fuse"); "" for any.
 func Fuzz(parent string, seed uint64, variant, via string) (*Finding, error) {
 	r := rand.New(rand.NewPCG(seed, 0))
-	all := []string{"default", "default", "default", "uncached", "disk", "range", "metacopy", "userxattr", "noindex", "mixed"}
+	all := []string{"default", "default", "default", "uncached", "disk", "range", "metacopy", "userxattr", "noindex", "mixed", "moves", "bare"}
 	pick := all[r.IntN(len(all))]
 	if variant == "" {
 		variant = pick
 	}
-	fuse := r.IntN(8) == 0
+	fuse := r.IntN(4) != 0
 	if via != "" {
 		fuse = via == "fuse"
 	}
-	g := &generator{r: r, big: variant == "range", user: variant == "userxattr", private: r.IntN(4) == 0}
+	on := ""
+	if n := r.IntN(16); n < 4 {
+		on = []string{"xfs", "btrfs", "tmpfs", "disk"}[n]
+	}
+	g := &generator{r: r, big: variant == "range", user: variants[variant].config.UserXattr == overlay.On, private: r.IntN(4) == 0}
 	layers := make([]next, 1+r.IntN(4))
 	for i := range layers {
 		layers[i] = g.layer(5 + r.IntN(30))
 	}
-	return run(parent, &Case{Variant: variant, Fuse: fuse}, layers, g.ops(10+r.IntN(90)))
+	return run(parent, &Case{Variant: variant, On: on, Fuse: fuse}, layers, g.ops(10+r.IntN(90)))
 }

@@ -85,6 +85,9 @@ var arity = map[string]int{
 type Case struct {
 	// Variant names the mount options, see variants.
 	Variant string
+	// On is the filesystem the layers are on: "tmpfs", "xfs", "btrfs", or "disk" for that of the
+	// scratch directory; "" for what the variant says.
+	On string
 	// Fuse runs plyfs in a process of its own, through a mount; without it the union is called
 	// directly.
 	Fuse bool
@@ -93,10 +96,24 @@ type Case struct {
 	Ops    []Op
 }
 
+// on is the filesystem to use.
+func (c *Case) on() string {
+	switch {
+	case c.On == "disk":
+		return ""
+	case c.On != "":
+		return c.On
+	}
+	return variants[c.Variant].fs
+}
+
 // String is the case as a script that [ParseCase] reads.
 func (c *Case) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "variant %s\n", c.Variant)
+	if c.On != "" {
+		fmt.Fprintf(&b, "on %s\n", c.On)
+	}
 	if c.Fuse {
 		b.WriteString("fuse\n")
 	}
@@ -121,6 +138,8 @@ func ParseCase(text string) (*Case, error) {
 		switch o.Name {
 		case "variant":
 			c.Variant = strings.Join(o.Args, "")
+		case "on":
+			c.On = strings.Join(o.Args, "")
 		case "fuse":
 			c.Fuse = true
 		case "layer":

@@ -89,6 +89,92 @@ var scripts = map[string]string{
 			rename a/b a/a/d whiteout
 			swap
 			ls a`,
+	"an opaque directory on the way of a redirect ends the search": `
+		layer
+			mkdir e 0755
+		layer
+			rename e d
+			mkdir d/b 0755
+			mkdir d/b/b 0755
+		layer
+			rmtree d
+			mkdir d 0755
+			mkdir d/b 0755
+		run
+			create a 0644
+			rename a d/b exchange
+			ls a`,
+	"a redirected directory on the way of a redirect leads on": `
+		layer
+			mkdir e 0755
+			mkdir e/c 0755
+			mkdir e/c/b 0755
+			put e/c/b/d 100 1
+		layer
+			rename e/c b
+		layer
+			rename b/b e
+		run
+			ls e
+			read e/d`,
+	"hard links of an upper of the kernel on btrfs": `
+		on btrfs
+		layer
+			put a 100 1
+			link a b
+		run
+			write a 0 5 2
+			swap
+			read b
+			unlink b
+			stat a
+			swap
+			stat a`,
+	"a link in a directory without the impure mark is the same inode": `
+		variant disk
+		layer
+			put b 43 1
+			link b c
+		run
+			write c 0 5 2
+			swap
+			mkdir d 0755
+			link b d/a
+			ls d
+			swap
+			ls d
+			stat d/a`,
+	"all names are there in a kernel without an index": `
+		variant bare
+		layer
+			put a 100 1
+			link a b
+			mkdir d 0755
+			link a d/c
+			mknod p fifo
+			link p q
+		run
+			write b 0 5 2
+			mkdir e 0755
+			rename q e/q`,
+	"a directory moved under userxattr is one in the kernel too": `
+		variant moves
+		layer
+			mkdir a 0755
+			put a/f 5000 1
+			mkdir a/b 0755
+			put a/b/g 100 1
+			link a/f a/b/h
+		layer
+			put a/i 100 2
+		run
+			rename a c
+			unlink c/b/g
+			mkdir a 0755
+			rename c/b a/x
+			write a/x/h 0 10 3
+			remount
+			rename a/x c/x`,
 	"an unfinished file with two names is completed once": `
 		variant range
 		layer

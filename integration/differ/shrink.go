@@ -71,7 +71,7 @@ func cutOps(ops *[]Op, still func() bool) bool {
 }
 
 func clone(c *Case) *Case {
-	d := &Case{Variant: c.Variant, Fuse: c.Fuse, Ops: append([]Op(nil), c.Ops...)}
+	d := &Case{Variant: c.Variant, On: c.On, Fuse: c.Fuse, Ops: append([]Op(nil), c.Ops...)}
 	for _, l := range c.Layers {
 		d.Layers = append(d.Layers, append([]Op(nil), l...))
 	}

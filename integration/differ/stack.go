@@ -21,6 +21,11 @@ type variant struct {
 	config overlay.Config // the same, for the union alone
 	fs     string         // "tmpfs", or "" for the scratch directory's own filesystem
 	mixed  bool           // every other lower is on another filesystem
+	// alone: the kernel would not do the same, or not so that it lasts. The operations run on plyfs
+	// only, and the kernel, mounted with these options, must show the tree of its upper.
+	alone  bool
+	reader string
+	parts  bool // the kernel parts hard links
 }
 
 var variants = map[string]*variant{
@@ -31,6 +36,8 @@ var variants = map[string]*variant{
 	"metacopy":  {kernel: "redirect_dir=on,index=on,xino=off,metacopy=on", plyfs: []string{"-o", "metacopy=on"}, config: overlay.Config{Metacopy: overlay.On}, fs: "tmpfs"},
 	"userxattr": {kernel: "userxattr,index=on,xino=off", plyfs: []string{"-o", "userxattr,redirect_dir=off"}, config: overlay.Config{UserXattr: overlay.On, Redirect: overlay.Off}, fs: "tmpfs"},
 	"noindex":   {kernel: "redirect_dir=on,index=off,xino=off", plyfs: []string{"-o", "index=off"}, config: overlay.Config{Index: overlay.Off}, fs: "tmpfs"},
+	"moves":     {kernel: "userxattr,index=on,xino=off", plyfs: []string{"-o", "userxattr"}, config: overlay.Config{UserXattr: overlay.On}, fs: "tmpfs", alone: true, reader: "userxattr,index=on,xino=off"},
+	"bare":      {kernel: "redirect_dir=on,index=on,xino=off", fs: "tmpfs", alone: true, reader: "xino=off", parts: true},
 	"mixed":     {kernel: "redirect_dir=on,index=on,xino=on", fs: "tmpfs", mixed: true},
 }
 
@@ -43,8 +50,9 @@ type stack struct {
 	now    unix.Timespec
 	kernel side
 	plyfs  side
-	core   *coreTree // without Case.Fuse
-	log    []string  // of core
+	core   *coreTree       // without Case.Fuse
+	log    []string        // of core
+	odd    map[string]bool // see view.odd: of the upper that plyfs has
 }
 
 // side is one of the two filesystems.
@@ -60,8 +68,8 @@ type side struct {
 // newStack makes the place for a case.
 func newStack(dir string, c *Case) (*stack, error) {
 	s := &stack{dir: dir, c: c, v: variants[c.Variant]}
-	if s.v.fs != "" {
-		if err := unix.Mount("none", dir, s.v.fs, 0, "size=256m,mode=755"); err != nil {
+	if c.on() == "tmpfs" {
+		if err := unix.Mount("none", dir, "tmpfs", 0, "size=256m,mode=755"); err != nil {
 			return nil, err
 		}
 	}
@@ -78,6 +86,9 @@ func newStack(dir string, c *Case) (*stack, error) {
 	s.plyfs.upper, s.plyfs.work = dir+"/upper-plyfs", dir+"/work-plyfs"
 	for _, d := range []string{s.kernel.mnt, s.plyfs.mnt, s.kernel.upper, s.kernel.work, s.plyfs.upper, s.plyfs.work} {
 		if err := os.Mkdir(d, 0o755); err != nil {
+			return nil, err
+		}
+		if err := os.Chtimes(d, time.Unix(1000, 0), time.Unix(1000, 0)); err != nil { // the roots' must be equal
 			return nil, err
 		}
 	}
@@ -99,7 +110,7 @@ func (s *stack) layer(f func(v *view)) error {
 		if err := os.Mkdir(d+".work", 0o755); err != nil {
 			return err
 		}
-		if err := s.mountKernel(s.kernel.mnt, d, d+".work"); err != nil {
+		if err := s.mountKernel(s.v.kernel, s.kernel.mnt, d, d+".work"); err != nil {
 			return err
 		}
 		root = sysTree(s.kernel.mnt)
@@ -119,8 +130,8 @@ func (s *stack) layer(f func(v *view)) error {
 	return nil
 }
 
-func (s *stack) mountKernel(mnt, upper, work string) error {
-	o := fmt.Sprintf("%s,lowerdir=%s,upperdir=%s,workdir=%s", s.v.kernel, strings.Join(s.lowers, ":"), upper, work)
+func (s *stack) mountKernel(options, mnt, upper, work string) error {
+	o := fmt.Sprintf("%s,lowerdir=%s,upperdir=%s,workdir=%s", options, strings.Join(s.lowers, ":"), upper, work)
 	if err := unix.Mount("overlay", mnt, "overlay", 0, o); err != nil {
 		return fmt.Errorf("the kernel does not mount %s: %w", o, err)
 	}
@@ -129,7 +140,23 @@ func (s *stack) mountKernel(mnt, upper, work string) error {
 
 // mount mounts both.
 func (s *stack) mount() error {
-	k, p := &s.kernel, &s.plyfs
+	if err := s.startClock(); err != nil {
+		return err
+	}
+	if !s.v.alone {
+		k := &s.kernel
+		if err := s.mountKernel(s.v.kernel, k.mnt, k.upper, k.work); err != nil {
+			return err
+		}
+		k.up = true
+		k.view = s.newView(sysTree(k.mnt))
+		k.view.oracle = true
+	}
+	return s.mountPlyfs()
+}
+
+// startClock notes when the operations begin, once.
+func (s *stack) startClock() error {
 	if s.now == (unix.Timespec{}) {
 		// Times come in steps of the kernel's clock: let the layers be older than that.
 		time.Sleep(12 * time.Millisecond)
@@ -142,12 +169,18 @@ func (s *stack) mount() error {
 		}
 		s.now = st.Mtim
 	}
-	if err := s.mountKernel(k.mnt, k.upper, k.work); err != nil {
-		return err
-	}
-	k.up = true
-	k.view = newView(sysTree(k.mnt), s.now)
-	k.view.oracle = true
+	return nil
+}
+
+func (s *stack) newView(t tree) view {
+	v := newView(t, s.now)
+	v.noTimes = s.v.config.Metacopy == overlay.On
+	v.parts = s.v.parts || s.v.config.Index == overlay.Off
+	return v
+}
+
+func (s *stack) mountPlyfs() error {
+	p := &s.plyfs
 	if !s.c.Fuse {
 		cfg := s.v.config
 		cfg.Lowers, cfg.Upper, cfg.Work = s.lowers, p.upper, p.work
@@ -158,9 +191,7 @@ func (s *stack) mount() error {
 			return err
 		}
 		s.core = t
-		k.view.parts = cfg.Index == overlay.Off
-		p.view = newView(t, s.now)
-		p.view.parts = k.view.parts
+		p.view = s.newView(t)
 		return nil
 	}
 	args := []string{"mount"}
@@ -178,9 +209,7 @@ func (s *stack) mount() error {
 		return err
 	}
 	p.pid = pid
-	p.view = newView(sysTree(p.mnt), s.now)
-	k.view.parts = s.v.config.Index == overlay.Off
-	p.view.parts = k.view.parts
+	p.view = s.newView(sysTree(p.mnt))
 	return nil
 }
 

@@ -1,0 +1,130 @@
+package differ
+
+import (
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/overlay"
+)
+
+// meant says whether a difference in the result of one operation is one that
+// docs/differences.md has: each case here is a row there.
+func (s *stack) meant(o Op, want, got string) bool {
+	// An open file whose last name is gone has no links. The kernel goes on showing the 1 of a
+	// lower file, which nothing was taken from.
+	if o.Name == "fstat" && strings.Replace(want, " links=1 ", " links=0 ", 1) == got {
+		h := s.plyfs.view.slots[o.Args[0]]
+		st, err := h.stat()
+		return err == nil && !s.plyfs.view.named(".", st.Ino)
+	}
+	// Changing what was removed with the directory it was in: the kernel has nowhere to copy it up to, plyfs does
+	// with files. With a directory both fail, each in its way. From here on the two differ.
+	if strings.HasPrefix(o.Name, "f") && s.plyfs.view.slots[o.Args[0]] != nil && strings.HasPrefix(want, "E") {
+		st, err := s.plyfs.view.slots[o.Args[0]].stat()
+		dir := st.Mode&unix.S_IFMT == unix.S_IFDIR
+		if err != nil || s.plyfs.view.named(".", st.Ino) || dir && got == "ok" || !dir && want != "ENOENT" {
+			return false
+		}
+		for _, v := range []*view{&s.kernel.view, &s.plyfs.view} {
+			_, _ = v.do(op("close", o.Args[0]))
+		}
+		return true
+	}
+	// That something is in the way of a directory xfs says in its own words.
+	return o.Name == "rename" && want == "EEXIST" && got == "ENOTEMPTY" && s.c.on() == "xfs"
+}
+
+// listsWhiteouts: in a directory of the lowest layer alone the kernel lists what it does not find.
+func (v *view) listsWhiteouts(e dirent) bool { return v.oracle && e.typ == unix.DT_CHR }
+
+// mayDiffer says whether readdir and stat may show different inode numbers of a path.
+func (v *view) mayDiffer(p string) bool {
+	// The kernel keeps listings of plyfs; a number in one may be from before hard links parted.
+	return v.oracle || v.parts || v.odd[filepath.Clean(p)]
+}
+
+// dropOwnNumbers takes from the numbers that the kernel showed those of files copied up from one
+// with several names that have no entry in the index: it shows the upper's own, plyfs that of
+// the lower file (ovl_hash_bylower). The upper is the one that plyfs has now.
+func (s *stack) dropOwnNumbers(inos map[string]uint64) {
+	for p, ino := range inos {
+		var st unix.Stat_t
+		real := filepath.Join(s.plyfs.upper, p)
+		if unix.Lstat(real, &st) != nil || st.Ino != ino || st.Mode&unix.S_IFMT == unix.S_IFDIR {
+			continue
+		}
+		for _, name := range []string{"trusted.overlay.origin", "user.overlay.origin"} {
+			if n, err := unix.Lgetxattr(real, name, nil); err == nil && n > 0 {
+				delete(inos, p)
+			}
+		}
+	}
+}
+
+// dropWithoutOrigin takes away the numbers of what cannot have an origin mark: with userxattr, all
+// but files and directories.
+func (s *stack) dropWithoutOrigin(inos map[string]uint64, types map[string]uint32) {
+	for p, typ := range types {
+		if s.v.config.UserXattr == overlay.On && typ != unix.S_IFREG && typ != unix.S_IFDIR {
+			delete(inos, p)
+		}
+	}
+}
+
+// named says whether some path at or below p is the inode ino.
+func (v *view) named(p string, ino uint64) bool {
+	ents, _ := v.entries(p)
+	for _, e := range ents {
+		if e.name == "." || e.name == ".." {
+			continue
+		}
+		q := filepath.Join(p, e.name)
+		if st, err := v.t.lstat(q); err == nil && st.Ino == ino || v.named(q, ino) {
+			return true
+		}
+	}
+	return false
+}
+
+// reread mounts the upper that plyfs wrote in the kernel, then in plyfs again: both must show
+// the tree that was there before. It says what differs.
+func (s *stack) reread() string {
+	before := s.plyfs.view.Dump()
+	if err := s.unmount(); err != nil {
+		return err.Error()
+	}
+	k, p := &s.kernel, &s.plyfs
+	if err := s.mountKernel(s.v.reader, k.mnt, p.upper, p.work); err != nil {
+		return err.Error()
+	}
+	v := s.newView(sysTree(k.mnt))
+	v.oracle = true
+	t := v.Dump()
+	if err := unmount(k.mnt); err != nil {
+		return err.Error()
+	}
+	if d := diff("plyfs before", before.Lines, "kernel after", t.Lines); d != "" {
+		return "reread:\n" + d
+	}
+	if err := s.mount(); err != nil {
+		return err.Error()
+	}
+	after := s.plyfs.view.Dump()
+	if d := diff("before", before.Lines, "plyfs after", after.Lines); d != "" {
+		return "plyfs:\n" + d
+	}
+	for p := range before.Inos {
+		// A directory that was moved has the number of its copy; and of linked files the kernel without
+		// an index may have taken the mark away that leads to the number of the lower one.
+		if before.Types[p] == unix.S_IFDIR || s.v.parts {
+			delete(before.Inos, p)
+		}
+	}
+	s.dropWithoutOrigin(before.Inos, before.Types)
+	if d := diffInos(before.Inos, after.Inos); d != "" {
+		return "plyfs inodes:\n" + d
+	}
+	return ""
+}
