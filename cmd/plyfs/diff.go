@@ -13,8 +13,9 @@ var diffCmd = command{
 	name:  "diff",
 	args:  "MOUNTPOINT",
 	short: "list what the upper changes: A added, C changed, D deleted",
-	long:  `A changed directory is listed before what changed in it.`,
-	run:   runDiff,
+	long: `A changed directory is listed before what changed in it. What a bind, volume or tmpfs
+hides is listed as one name; what is in them is no change of the upper.`,
+	run: runDiff,
 }
 
 // change is one line of the difference.

@@ -30,7 +30,7 @@ type explanation struct {
 
 // part is what one layer has to do with a file.
 type part struct {
-	Role  string   `json:"role"`  // upper, lower or data
+	Role  string   `json:"role"`  // upper, lower or data; of a graft what it is
 	Index int      `json:"index"` // 1 is the topmost lower directory
 	Dir   string   `json:"dir"`   // the layer
 	Name  string   `json:"name"`  // of the file in it
@@ -40,11 +40,14 @@ type part struct {
 }
 
 func (p *part) label() string {
-	if p.Role == "upper" {
-		return p.Role
+	if p.Role == "lower" || p.Role == "data" {
+		return fmt.Sprintf("%s %d", p.Role, p.Index)
 	}
-	return fmt.Sprintf("%s %d", p.Role, p.Index)
+	return p.Role
 }
+
+// isLayer says whether the part is one of a layer, and not of something grafted into the view.
+func (p *part) isLayer() bool { return p.Role == "upper" || p.Role == "lower" || p.Role == "data" }
 
 func runExplain(c *command, args []string) error {
 	f := c.flags()
@@ -119,7 +122,7 @@ func explain(path string) (*explanation, error) {
 		}
 		host := filepath.Join(p.Dir, p.Name, name)
 		p.Name, p.Marks, p.Note = filepath.Join(p.Name, name), nil, ""
-		if isWhiteout(filepath.Dir(host), name) {
+		if p.isLayer() && isWhiteout(filepath.Dir(host), name) {
 			p.Part = "whiteout"
 			if deleted == "" {
 				deleted = p.label()
@@ -131,7 +134,11 @@ func explain(path string) (*explanation, error) {
 		}
 		e.Layers = append(e.Layers, p)
 	}
-	if deleted != "" {
+	if len(dir.Layers) > 0 && !dir.Layers[0].isLayer() {
+		if top := &dir.Layers[0]; top.Role != "graft" {
+			e.Sentence = fmt.Sprintf("The %s that is grafted there has no such name, and what the layers have there is hidden.", top.Role)
+		}
+	} else if deleted != "" {
 		e.Sentence = fmt.Sprintf("It does not exist: %s has a whiteout, which hides the name in all layers below.", deleted)
 	}
 	return &e, nil

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/plyfs/plyfs/overlay/fusefs"
 )
@@ -80,7 +81,7 @@ func grow(path, name string, depth int) (*branch, error) {
 		b.Children = append(b.Children, child)
 	}
 	for _, p := range e.Layers {
-		if !p.shown() {
+		if !p.shown() || !p.isLayer() {
 			continue
 		}
 		names, err := deletedNames(filepath.Join(p.Dir, p.Name))
@@ -100,11 +101,7 @@ func grow(path, name string, depth int) (*branch, error) {
 
 // shown says whether the part can be seen in the view.
 func (p *part) shown() bool {
-	switch p.Part {
-	case "absent", "hidden", "whiteout":
-		return false
-	}
-	return true
+	return p.Part != "absent" && p.Part != "whiteout" && !strings.HasPrefix(p.Part, "hidden")
 }
 
 func printBranches(list []*branch, indent string) {

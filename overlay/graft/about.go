@@ -3,6 +3,8 @@ package graft
 import (
 	"encoding/json"
 	"fmt"
+	"path"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -48,12 +50,11 @@ func (u *Union) Explain(n Node) ([]byte, error) {
 	return json.Marshal(u.Explanation(n))
 }
 
-// Explanation says what a node of a graft is, and why it is there.
+// Explanation says what a node of a graft is, why it is there, and what of the layers it hides.
 func (u *Union) Explanation(n Node) *overlay.Explanation {
 	e := &overlay.Explanation{Path: u.Path(n), Type: overlay.TypeName(n.Mode())}
 	if n.g.syn != nil {
-		e.Sentence = "No layer has this directory: it is here because something is grafted beneath it. It is made in the writable layer when something is made in it."
-		return e
+		return u.explainSynth(n, e)
 	}
 	s := n.g.src
 	from := ""
@@ -65,14 +66,97 @@ func (u *Union) Explanation(n Node) *overlay.Explanation {
 	case Tmpfs:
 		from = "a tmpfs, gone with the mount"
 	}
-	how := ""
 	if s.spec.ReadOnly {
-		how = ", read-only"
+		from += ", read-only"
 	}
-	e.Sentence = fmt.Sprintf("It comes from %s, grafted at %s%s: what the layers have there is hidden.", from, s.spec.Target, how)
-	name := strings.TrimPrefix(strings.TrimPrefix(e.Path, s.spec.Target), "/")
-	e.Layers = []overlay.Part{{Role: s.spec.Kind.String(), Dir: s.path, Name: name, Part: "provides"}}
+	e.Sentence = fmt.Sprintf("It comes from %s, grafted at %s", from, s.spec.Target)
+	top, way := u.way(n.g)
+	e.Layers = []overlay.Part{{Role: s.spec.Kind.String(), Dir: s.path, Name: path.Join(way...), Part: "provides"}}
+	hidden := u.hidden(top, way)
+	if len(hidden) > 0 {
+		e.Sentence += ": what the layers have there is hidden"
+	}
+	e.Sentence += "."
+	e.Layers = append(e.Layers, hidden...)
 	return e
+}
+
+// explainSynth is Explanation for a directory that something is grafted beneath.
+func (u *Union) explainSynth(n Node, e *overlay.Explanation) *overlay.Explanation {
+	over := n.over()
+	if over == (Node{}) {
+		e.Layers = []overlay.Part{{Role: "graft", Part: "provides"}}
+		e.Sentence = "No layer has this directory: it is here because something is grafted beneath it. It is made in the writable layer when something is made in it."
+		return e
+	}
+	made := e
+	if over.g != nil {
+		made = u.Explanation(over)
+	} else if x, err := u.fs.Explanation(over.o); err == nil {
+		made = x
+	}
+	made.Path = e.Path
+	made.Sentence += " Something is grafted beneath it."
+	return made
+}
+
+// way returns the root of the graft that n is in, and the names that lead from there to n.
+func (u *Union) way(n *inode) (top *inode, names []string) {
+	u.nodes.mu.Lock()
+	defer u.nodes.mu.Unlock()
+	for !n.top && n.parent != nil {
+		names = append(names, n.name)
+		n = n.parent
+	}
+	slices.Reverse(names)
+	return n, names
+}
+
+// hidden returns what the layers have where a graft shows something: at the point of a graft, and
+// on the way from there. It is empty for a graft that lies in another.
+func (u *Union) hidden(top *inode, way []string) []overlay.Part {
+	at := u.fs.Root()
+	if u.root.g != top {
+		at = nil
+		for parent, m := range u.points {
+			for _, p := range m {
+				if p.root.g == top && parent.g == nil {
+					at, way = parent.o, append([]string{p.name}, way...)
+				}
+			}
+		}
+	}
+	if at == nil {
+		return nil
+	}
+	for i, name := range way {
+		var a overlay.Attr
+		next, err := u.fs.Lookup(u.self(), at, name, &a)
+		if i > 0 {
+			u.fs.Forget(at.ID(), 1)
+		}
+		if err != nil {
+			return nil
+		}
+		at = next
+	}
+	if len(way) > 0 {
+		defer u.fs.Forget(at.ID(), 1)
+	}
+	x, err := u.fs.Explanation(at)
+	if err != nil {
+		return nil
+	}
+	for i := range x.Layers {
+		switch p := &x.Layers[i]; p.Part {
+		case "provides", "merged", "data":
+			p.Part = "hidden"
+			if x.Type != "file" {
+				p.Part += " " + x.Type
+			}
+		}
+	}
+	return x.Layers
 }
 
 // Path returns where a node was seen last in the view.
