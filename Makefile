@@ -10,7 +10,7 @@ UNIT       = $(shell $(GO) list ./... | grep -v '/integration')
 
 build:
 	@mkdir -p bin
-	$(GO) build -trimpath -o $(BIN) ./cmd/plyfs
+	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN) ./cmd/plyfs
 
 demo: build
 	@$(BIN) demo

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -148,6 +149,50 @@ func TestPowerCut(t *testing.T) {
 					t.Fatalf("round %d: settle after the cut: %d, %v, %q", round, left, err, w2.logged)
 				}
 				sameContent(t, w2.upperPath("f"), got[:n])
+			}
+		})
+	}
+}
+
+// TestMarkBeforeFile cuts the power after a new file was synced, in each way there is: where the
+// disk has the unfinished file it has the mark.
+func TestMarkBeforeFile(t *testing.T) {
+	needRoot(t)
+	for _, kind := range []string{"ext4", "xfs", "btrfs"} {
+		t.Run(kind, func(t *testing.T) {
+			lower := t.TempDir()
+			seen := 0
+			for how, sync := range map[string]func(w *world, p *Partial){
+				"fsync":  func(w *world, p *Partial) { must(t, p.Sync(false)) },
+				"syncfs": func(w *world, p *Partial) { must(t, unix.Syncfs(p.fd)) },
+				"neighbour": func(w *world, p *Partial) {
+					f, err := os.Create(w.upperPath("neighbour"))
+					must(t, err)
+					defer f.Close()
+					must(t, w.e.MarkSynced()) // as FS.Fsync does
+					must(t, f.Sync())
+				},
+			} {
+				dir, image := filesystemImage(t, kind, map[string]int{"ext4": 64, "xfs": 320, "btrfs": 128}[kind])
+				w := newWorldOn(t, lower, dir, Config{Threshold: 1})
+				must(t, os.WriteFile(w.lowerPath("f"), pattern(1<<20, 1), 0o644))
+				unix.Sync() // the directories are there, the mark is not
+				w.leave("f", byRange)
+				p := w.partial("f")
+				sync(w, p)
+				p.Close()
+				cut := mountCopy(t, kind, image)
+				at := func(path string) string { return cut + path[len(dir):] }
+				if _, err := os.Stat(at(w.upperPath("f"))); err != nil {
+					continue
+				}
+				seen++
+				if _, err := os.Stat(filepath.Join(at(w.work.Path), incompatDir, PartialMark)); err != nil {
+					t.Errorf("after %s the disk has an unfinished file and no mark: %v", how, err)
+				}
+			}
+			if seen < 2 {
+				t.Errorf("the file was on the disk after %d kinds of sync only", seen)
 			}
 		})
 	}

@@ -40,8 +40,8 @@
 //   - The record's length comes down before the file is cut, with a flag by which
 //     the next open finishes the cut.
 //   - The record goes after the data is on disk.
-//   - The mark is on disk before the first unfinished file gets its name, and goes
-//     after the last record.
+//   - The mark is on disk before the name of the first unfinished file is (see
+//     marksync.go), and goes after the last record.
 //
 // # Rules
 //

@@ -134,6 +134,7 @@ func New(cfg Config) (*Engine, error) {
 
 // Close closes the engine's own descriptors. No copy-up may run.
 func (e *Engine) Close() error {
+	_ = e.MarkSynced() // an error was logged
 	e.list.mu.Lock()
 	defer e.list.mu.Unlock()
 	if e.list.fd >= 0 {

@@ -60,7 +60,7 @@ func (e *Engine) completeMeta(upperFD int, src *Source, w *Want, ev *Event) erro
 		return fail(src, "copy data", err)
 	}
 	if c.copied > 0 && !e.cfg.Volatile {
-		if err := ignoringEINTR(func() error { return unix.Fsync(upperFD) }); err != nil {
+		if err := e.fsync(upperFD); err != nil {
 			return fail(src, "fsync", err)
 		}
 	}

@@ -178,6 +178,9 @@ func (p *Partial) Sync(datasync bool) error {
 	if p.e.cfg.Volatile {
 		return nil
 	}
+	if err := p.e.MarkSynced(); err != nil {
+		return err
+	}
 	return ignoringEINTR(func() error {
 		if datasync {
 			return unix.Fdatasync(p.fd)

@@ -38,10 +38,12 @@ type unfinished struct {
 	count atomic.Int64
 	walk  atomic.Bool   // an earlier mount left the mark: the list may lack files
 	era   atomic.Uint64 // how many marks there were; changed with mu held
+	sync  atomic.Pointer[markSync]
 
 	mu     sync.Mutex
-	marked bool   // the mark is there and on disk; guarded by mu
+	marked bool   // the mark is there, see marksync.go; guarded by mu
 	fd     int    // the list, for appending; guarded by mu
+	slow   bool   // the mark is synced before anything else is done; guarded by mu
 	seq    uint64 // changes when a file is announced, or moves; guarded by mu
 	staged int    // announced, and neither committed nor aborted, or moving; guarded by mu
 }
@@ -178,7 +180,7 @@ func (e *Engine) placed(committed bool) {
 	e.list.mu.Unlock()
 }
 
-// writeMark makes the mark durable. list.mu is held.
+// writeMark makes the mark, and sees to it that no unfinished file is on disk without it. list.mu is held.
 func (e *Engine) writeMark(work int) error {
 	mkdir := func(parent int, name string) (int, error) {
 		if err := layer.Mkdir(parent, name, 0o700); err != nil && err != unix.EEXIST {
@@ -201,11 +203,9 @@ func (e *Engine) writeMark(work int) error {
 		return fmt.Errorf("mark the work directory: %w", err)
 	}
 	if !e.cfg.Volatile {
-		for _, dir := range [...]int{mark, incompat} {
-			if err := ignoringEINTR(func() error { return unix.Fsync(dir) }); err != nil {
-				unix.Close(fd)
-				return fmt.Errorf("mark the work directory: fsync: %w", err)
-			}
+		if err := e.syncMark(mark, incompat); err != nil {
+			unix.Close(fd)
+			return fmt.Errorf("mark the work directory: fsync: %w", err)
 		}
 	}
 	if e.list.fd >= 0 {

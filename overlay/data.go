@@ -280,7 +280,11 @@ func (fs *FS) Fsync(n *Node, datasync bool) error {
 		return nil
 	case o.partial != nil:
 		return o.partial.Sync(datasync)
-	case datasync:
+	}
+	if err := fs.eng.MarkSynced(); err != nil {
+		return err
+	}
+	if datasync {
 		return retry(func() error { return unix.Fdatasync(o.fd) })
 	}
 	return retry(func() error { return unix.Fsync(o.fd) })

@@ -200,6 +200,9 @@ func (fs *FS) FsyncDir(n *Node) error {
 		return err
 	}
 	defer unix.Close(f)
+	if err := fs.eng.MarkSynced(); err != nil {
+		return err
+	}
 	return retry(func() error { return unix.Fsync(f) })
 }
 

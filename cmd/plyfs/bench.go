@@ -36,11 +36,14 @@ func runBench(c *command, args []string) error {
 	dir := f.String("dir", "", "where to work, else $TMPDIR or /tmp")
 	rounds := f.Int("rounds", 0, "rounds, else 5")
 	largest := f.String("largest", "", "no file larger than this, else 4G")
+	targets := f.Bool("targets", false, "only what plyfs has promised, some minutes; see docs/copy-up.md")
 	match := f.String("cases", "", "only the cases whose \"group: name\" matches this regular expression")
+	who := f.String("peers", "", "only the filesystems whose names match this regular expression")
 	jsonTo := f.String("json", "", "write all results as JSON to this file")
 	csvTo := f.String("csv", "", "as CSV")
 	goTo := f.String("gobench", "", "as Go benchmarks, for benchstat")
 	htmlTo := f.String("html", "", "as one HTML page with plots")
+	svgTo := f.String("svg", "", "the plots alone, as files in this directory")
 	cpu := f.Int("cpu", -1, "run everything on this processor alone")
 	if err := c.parse(f, args, 1, 1); err != nil {
 		return err
@@ -48,19 +51,25 @@ func runBench(c *command, args []string) error {
 	if f.Arg(0) != "copyup" {
 		return usagef("bench: %q is no benchmark: usage: %s", f.Arg(0), c.usage())
 	}
-	o := bench.Options{Quick: *quick, Rounds: *rounds}
+	o := bench.Options{Quick: *quick, Targets: *targets, Rounds: *rounds}
 	if *largest != "" {
 		var err error
 		if o.Largest, err = sample.ParseBytes(*largest); err != nil {
 			return usageError{err}
 		}
 	}
-	if *match != "" {
-		re, err := regexp.Compile(*match)
+	for _, only := range []struct {
+		pattern string
+		to      *func(string) bool
+	}{{*match, &o.Match}, {*who, &o.Peer}} {
+		if only.pattern == "" {
+			continue
+		}
+		re, err := regexp.Compile(only.pattern)
 		if err != nil {
 			return usageError{err}
 		}
-		o.Match = re.MatchString
+		*only.to = re.MatchString
 	}
 	cell, code, err := rig.Enter(rig.CellOptions{Dir: *dir, CPU: *cpu})
 	if err != nil {
@@ -80,12 +89,12 @@ func runBench(c *command, args []string) error {
 	}
 	return errors.Join(
 		writeTo(*jsonTo, func(w io.Writer) error { return printJSONTo(w, rep) }),
-		writeTo(*csvTo, rep.WriteCSV), writeTo(*goTo, rep.WriteGoBench), writeTo(*htmlTo, rep.WriteHTML))
+		writeTo(*csvTo, rep.WriteCSV), writeTo(*goTo, rep.WriteGoBench), writeTo(*htmlTo, rep.WriteHTML),
+		writeSVG(*svgTo, rep))
 }
 
 func measure(ctx context.Context, cell *rig.Cell, fstype string, o bench.Options) (rep *bench.Report, err error) {
-	scratch := cell.Scratch
-	var image *rig.Image
+	at := bench.Place{Dir: cell.Scratch}
 	if fstype != "" {
 		if !cell.Root {
 			return nil, errors.New("bench: --filesystem needs root: it mounts an image")
@@ -94,11 +103,12 @@ func measure(ctx context.Context, cell *rig.Cell, fstype string, o bench.Options
 		if o.Quick {
 			size = 3 << 30
 		}
-		if image, err = rig.NewImage(fstype, cell.Scratch, size); err != nil {
+		image, err := rig.NewImage(fstype, cell.Scratch, size)
+		if err != nil {
 			return nil, fmt.Errorf("bench: %w", err)
 		}
 		defer func() { err = errors.Join(err, image.Close()) }()
-		scratch = image.Dir
+		at = bench.Place{Dir: image.Dir, Image: image, Apart: cell.Scratch}
 	}
 	self, err := os.Executable()
 	if err != nil {
@@ -114,13 +124,14 @@ func measure(ctx context.Context, cell *rig.Cell, fstype string, o bench.Options
 			}
 		}
 	}
-	peers := []*rig.Peer{
-		rig.Plain(), rig.Kernel("kernel"), rig.Kernel("kernel-metacopy", "metacopy=on", "redirect_dir=on"),
-		rig.FuseOverlayfs(), rig.UnionfsFuse(),
-		rig.Plyfs("plyfs", self, "--no-settle"), rig.Plyfs("plyfs-whole", self, "--threshold", "off", "--no-settle"),
-		rig.Plyfs("plyfs-metacopy", self, "-o", "metacopy=on", "--no-settle"),
+	return bench.Run(ctx, at, bench.Peers(self), o)
+}
+
+func writeSVG(dir string, rep *bench.Report) error {
+	if dir == "" {
+		return nil
 	}
-	return bench.Run(ctx, scratch, image, peers, o)
+	return rep.WriteSVG(dir)
 }
 
 // writeTo writes a file; none for an empty path, standard output for "-".

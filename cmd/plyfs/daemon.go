@@ -55,14 +55,7 @@ func startDaemon(o *mountopt.Options) error {
 		return err
 	}
 	defer report.Close()
-	self := "/proc/self/exe"
-	if _, err := os.Stat(self); err != nil {
-		if self, err = os.Executable(); err != nil {
-			theirs.Close()
-			return err
-		}
-	}
-	daemon := exec.Command(self)
+	daemon := exec.Command(ownProgram())
 	daemon.Args = os.Args
 	daemon.Stdin, daemon.Stdout, daemon.Stderr = null, null, log
 	daemon.ExtraFiles = []*os.File{theirs}
@@ -92,6 +85,24 @@ func startDaemon(o *mountopt.Options) error {
 	}
 	_ = daemon.Wait()
 	return fmt.Errorf("the daemon ended before the mount was ready (%s); --log FILE keeps its last words", daemon.ProcessState)
+}
+
+// ownProgram returns the path of this program: by name while that is still the same file, so that the
+// daemon shows under that name in ps(1) and top(1), else by the kernel's link to it.
+func ownProgram() string {
+	const link = "/proc/self/exe"
+	name, err := os.Executable()
+	if err != nil {
+		return link
+	}
+	own, err := os.Stat(link)
+	if err != nil {
+		return name // no /proc
+	}
+	if named, err := os.Stat(name); err == nil && os.SameFile(own, named) {
+		return name
+	}
+	return link
 }
 
 // readReport prints what the daemon says until it is ready, or has failed, or the

@@ -156,7 +156,9 @@ func (s *service) serve(ready func() error) (err error) {
 	if err := ready(); err != nil {
 		s.say("%v", err) // whoever started us is gone: the mount stays
 	}
-	debug.FreeOSMemory()
+	// What the start needed is given back, when those who waited for the mount have had their turn.
+	shrink := time.AfterFunc(2*time.Second, debug.FreeOSMemory)
+	defer shrink.Stop()
 	err = s.wait(server, served, stop)
 	if errors.Is(err, errPinned) {
 		return err // requests may still come: the union must stay open

@@ -17,7 +17,7 @@ func TestPlainRun(t *testing.T) {
 	o := Options{Quick: true, Rounds: 1, Largest: 64 << 10, Match: func(name string) bool {
 		return strings.HasPrefix(name, "write") || strings.HasPrefix(name, "chmod")
 	}}
-	rep, err := Run(context.Background(), dir, nil, []*rig.Peer{rig.Plain()}, o)
+	rep, err := Run(context.Background(), Place{Dir: dir}, []*rig.Peer{rig.Plain()}, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,26 +52,26 @@ func TestPlainRun(t *testing.T) {
 	if b, err := json.Marshal(rep); err != nil || !bytes.Contains(b, []byte(`"latency_ns"`)) {
 		t.Errorf("JSON: %v", err)
 	}
-	if left, _ := os.ReadDir(dir); len(left) != 2 { // the two lower directories
+	if left, _ := os.ReadDir(dir); len(left) != 3 { // the lower directories
 		t.Errorf("left behind: %v", left)
 	}
 }
 
 // Every case changes what it says, and asks for a change at all.
 func TestCases(t *testing.T) {
-	all := Cases(&Options{})
+	all := Cases(&Options{}, "ext4")
 	if len(all) < 40 {
 		t.Errorf("only %d cases", len(all))
 	}
 	seen := map[string]bool{}
 	for _, c := range all {
 		name := c.Group + ": " + c.Name
-		if seen[name] || c.change == nil || c.Files < 1 || c.Jobs < 1 || c.Depth < 1 {
+		if seen[name] || (c.change == nil) == (c.all == nil) || c.Files < 1 || c.Jobs < 1 || c.Depth < 1 {
 			t.Errorf("%s: %+v", name, c)
 		}
 		seen[name] = true
 	}
-	if n := len(Cases(&Options{Largest: 4096, Match: func(n string) bool { return strings.HasPrefix(n, "chmod") }})); n != 1 {
+	if n := len(Cases(&Options{Largest: 4096, Match: func(n string) bool { return strings.HasPrefix(n, "chmod") }}, "ext4")); n != 1 {
 		t.Errorf("%d cases instead of 1", n)
 	}
 }

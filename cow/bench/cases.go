@@ -5,6 +5,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/plyfs/plyfs/cow/bench/sample"
 )
 
@@ -18,9 +20,19 @@ type Case struct {
 	Asked int64  `json:"asked"` // bytes that are to change, in all
 	Cold  bool   `json:"cold"`  // page caches are dropped first
 	Jobs  int    `json:"jobs"`  // how many files are changed at once
+	Apart bool   `json:"apart"` // the layers are on another filesystem than the upper
+	// Peers names those that are measured; empty for all but the ones that serve
+	// single cases only (see special).
+	Peers []string `json:"-"`
+	// rounds is how many there are without a warm-up, for what takes minutes; 0 for Options.Rounds.
+	rounds int
 	// sparse files have one block of data at each end.
 	sparse bool
+	// settle measures what completing the files takes afterwards.
+	settle bool
 	change func(path string) error
+	// all changes every file below a directory instead, in one go.
+	all func(dir string) error
 }
 
 // spec is the shape of files a case needs: cases with the same share them.
@@ -35,30 +47,51 @@ func (c *Case) spec() string {
 // Options say what to measure.
 type Options struct {
 	Quick    bool  // few sizes: about a minute
+	Targets  bool  // only what the targets need
 	Largest  int64 // no file larger than this; 0 for 4 GiB (quick: 64 MiB)
 	Rounds   int   // 0 for 5 (quick: 3)
 	Match    func(name string) bool
+	Peer     func(name string) bool             // which peers; nil for all
 	Progress func(done, total int, what string) // may be nil
 }
 
-// Cases returns what Options ask for, in a fixed order.
-func Cases(o *Options) []*Case {
-	sizes := []int64{4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20, 16 << 20, 128 << 20, 1 << 30, 4 << 30}
-	largest, files := int64(4<<30), 5000
-	if o.Quick {
-		sizes = []int64{4 << 10, 64 << 10, 1 << 20, 16 << 20, 64 << 20}
-		largest, files = 64<<20, 300
+const (
+	kib = 1 << 10
+	mib = 1 << 20
+	gib = 1 << 30
+)
+
+// Cases returns what Options ask for, in a fixed order. filesystem is the type of the upper's.
+func Cases(o *Options, filesystem string) []*Case {
+	largest := int64(4 * gib)
+	var all []Case
+	switch {
+	case o.Targets:
+		all = targetCases(filesystem)
+	case o.Quick:
+		largest = 64 * mib
+		all = sweep([]int64{4 * kib, 64 * kib, mib, 16 * mib, 64 * mib}, 64*mib, 200)
+	default:
+		all = append(sweep([]int64{4 * kib, 16 * kib, 64 * kib, 256 * kib, mib, 16 * mib, 128 * mib, gib, 4 * gib}, 256*mib, 5000), thresholds()...)
 	}
 	if o.Largest > 0 {
 		largest = o.Largest
 	}
 	var out []*Case
-	add := func(c Case) {
+	for _, c := range all {
 		c.Depth, c.Files, c.Jobs = max(c.Depth, 1), max(c.Files, 1), max(c.Jobs, 1)
 		if c.Size <= largest && (o.Match == nil || o.Match(c.Group+": "+c.Name)) {
 			out = append(out, &c)
 		}
 	}
+	return out
+}
+
+// sweep goes over sizes of files, amounts, offsets and patterns. big is the size of the files
+// of which only one is used, files how many small ones are changed together.
+func sweep(sizes []int64, big int64, files int) []Case {
+	var out []Case
+	add := func(c Case) { out = append(out, c) }
 	for _, group := range []struct {
 		name   string
 		asked  int64
@@ -66,30 +99,80 @@ func Cases(o *Options) []*Case {
 	}{
 		{"write 1 byte", 1, func(size int64) func(string) error { return writeAt(size/2, 1) }},
 		{"append 1 byte", 1, func(size int64) func(string) error { return writeAt(size, 1) }},
-		{"chmod", 0, func(int64) func(string) error { return func(p string) error { return os.Chmod(p, 0o600) } }},
-		{"O_TRUNC", 0, func(int64) func(string) error {
-			return func(p string) error { return os.WriteFile(p, nil, 0o644) }
-		}},
+		{"chmod", 0, func(int64) func(string) error { return chmod }},
+		{"O_TRUNC", 0, func(int64) func(string) error { return truncateOpen }},
 	} {
 		for _, s := range sizes {
-			add(Case{Group: group.name, Name: sample.FormatBytes(float64(s)), Size: s, Asked: group.asked, change: group.change(s)})
+			add(Case{Group: group.name, Name: inBytes(s), Size: s, Asked: group.asked, change: group.change(s), settle: group.name == "write 1 byte"})
 		}
 	}
-	big := min(largest, 256<<20)
-	for _, asked := range []int64{4 << 10, 64 << 10, 1 << 20, 16 << 20} {
-		add(Case{Group: "overwrite of " + sample.FormatBytes(float64(big)), Name: sample.FormatBytes(float64(asked)), Size: big, Asked: asked, change: writeAt(0, asked)})
+	for _, asked := range []int64{4 * kib, 64 * kib, mib, 16 * mib} {
+		add(Case{Group: "overwrite in " + inBytes(big), Name: inBytes(asked), Size: big, Asked: asked, change: writeAt(0, asked)})
 	}
-	add(Case{Group: "random 4 KiB", Name: "100 writes", Size: big, Asked: 100 * 4096, change: randomWrites(big, 100)})
-	add(Case{Group: "cold", Name: "write 1 byte", Size: big, Asked: 1, Cold: true, change: writeAt(big/2, 1)})
-	add(Case{Group: "sparse", Name: "write 1 byte", Size: big, Asked: 1, sparse: true, change: writeAt(big/2, 1)})
+	for _, at := range []struct {
+		name string
+		off  int64
+	}{{"start", 0}, {"middle", big / 2}, {"end", big - 4*kib}, {"middle, across a block", big/2 + 1000}} {
+		add(Case{Group: "4 KiB in " + inBytes(big), Name: at.name, Size: big, Asked: 4 * kib, change: writeAt(at.off, 4*kib)})
+	}
+	add(Case{Group: "patterns in " + inBytes(big), Name: "100 random writes of 4 KiB", Size: big, Asked: 100 * 4 * kib, change: randomWrites(big, 100)})
+	add(Case{Group: "patterns in " + inBytes(big), Name: "truncate to half", Size: big, change: truncateTo(big / 2)})
+	add(Case{Group: "patterns in " + inBytes(big), Name: "make it longer", Size: big, change: truncateTo(big + mib)})
+	add(Case{Group: "patterns in " + inBytes(big), Name: "sparse, write 1 byte", Size: big, Asked: 1, sparse: true, change: writeAt(big/2, 1)})
+	for _, s := range []int64{4 * kib, mib, big} {
+		add(Case{Group: "cold caches, write 1 byte", Name: inBytes(s), Size: s, Asked: 1, Cold: true, change: writeAt(s/2, 1)})
+	}
+	for _, s := range []int64{4 * kib, mib, big} {
+		add(Case{Group: "layers on another filesystem, write 1 byte", Name: inBytes(s), Size: s, Asked: 1, Apart: true, change: writeAt(s/2, 1)})
+	}
 	for _, depth := range []int{1, 20, 100} {
-		add(Case{Group: "layers", Name: fmt.Sprint(depth), Size: 1 << 20, Asked: 1, Depth: depth, change: writeAt(0, 1)})
+		add(Case{Group: "layers", Name: fmt.Sprint(depth), Size: mib, Asked: 1, Depth: depth, change: writeAt(0, 1)})
 	}
 	for _, jobs := range []int{1, 4} {
-		add(Case{Group: "many small files", Name: fmt.Sprintf("append, %d at once", jobs), Size: 4 << 10, Files: files, Jobs: jobs, Asked: int64(files), change: writeAt(4<<10, 1)})
+		add(Case{Group: "many small files", Name: fmt.Sprintf("append, %d at once", jobs), Size: 4 * kib, Files: files, Jobs: jobs, Asked: int64(files), change: writeAt(4*kib, 1), settle: true})
 	}
-	add(Case{Group: "many small files", Name: "chown", Size: 4 << 10, Files: files, change: func(p string) error { return os.Lchown(p, 1000, 1000) }})
+	add(Case{Group: "many small files", Name: "chown -R", Size: 4 * kib, Files: files, all: chownTree, settle: true})
+	for _, jobs := range []int{1, 4} {
+		add(Case{Group: "four of " + inBytes(big/4), Name: fmt.Sprintf("append, %d at once", jobs), Size: big / 4, Files: 4, Jobs: jobs, Asked: 4, change: writeAt(big/4, 1)})
+	}
 	return out
+}
+
+// thresholds compares, for files of growing size, copying them whole with leaving them
+// unfinished, until they are complete: where the lines cross, the thresholds are.
+func thresholds() []Case {
+	var out []Case
+	for _, s := range []int64{4 * kib, 16 * kib, 32 * kib, 64 * kib, 128 * kib, 256 * kib, 512 * kib, mib, 4 * mib} {
+		out = append(out, Case{Group: "whole or by range", Name: inBytes(s), Size: s, Files: 200, Asked: 200, settle: true,
+			Peers: []string{"plyfs-range", "plyfs-copy"}, change: writeAt(s/2, 1)})
+	}
+	return out
+}
+
+func inBytes(n int64) string { return sample.FormatBytes(float64(n)) }
+
+func chmod(path string) error { return os.Chmod(path, 0o600) }
+
+func truncateOpen(path string) error { return os.WriteFile(path, nil, 0o644) }
+
+func truncateTo(size int64) func(string) error {
+	return func(path string) error { return os.Truncate(path, size) }
+}
+
+// chownTree is chown -R of everything in dir that is the case's.
+func chownTree(dir string) error {
+	return filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if path == filepath.Join(dir, strangers) {
+			if d.IsDir() {
+				return filepath.SkipDir
+			}
+			return nil
+		}
+		return unix.Lchown(path, 1000, 1000)
+	})
 }
 
 func writeAt(off, n int64) func(string) error {

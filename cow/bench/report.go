@@ -29,39 +29,81 @@ func (rep *Report) groups(f func(title string, c *Case, byPeer map[string]*Resul
 	}
 }
 
-// WriteTable prints the latency of the first change, a column per peer, and for plyfs what
-// it wrote per byte asked for.
+// quantities are what is reported, each in a table of its own. A cell is empty where there is nothing to say.
+var quantities = []struct {
+	title string
+	cell  func(*Result) string
+}{
+	{"time per file, median", func(r *Result) string { return sample.FormatDuration(r.Latency.Median) }},
+	{"bytes changed per second", func(r *Result) string {
+		if r.Case.Asked < 4096*int64(r.Case.Files) || r.Latency.Median == 0 {
+			return ""
+		}
+		return sample.FormatBytes(float64(r.Case.Asked) / float64(r.Case.Files) / r.Latency.Median * 1e9)
+	}},
+	{"bytes written per byte asked for", func(r *Result) string {
+		if r.Case.Asked == 0 || r.Copied.N == 0 {
+			return ""
+		}
+		return sample.FormatRatio(r.Copied.Median / float64(r.Case.Asked))
+	}},
+	{"space of the upper", func(r *Result) string { return sample.FormatBytes(r.Upper.Median) }},
+	{"syncs of the disk", func(r *Result) string { return count(r.Flushes) }},
+	{"longest wait of another file", func(r *Result) string { return duration(r.Collateral) }},
+	{"time per file to complete it later", func(r *Result) string { return duration(r.Settle) }},
+}
+
+func duration(s sample.Summary) string {
+	if s.N == 0 {
+		return ""
+	}
+	return sample.FormatDuration(s.Median)
+}
+
+func count(s sample.Summary) string {
+	if s.N == 0 {
+		return ""
+	}
+	return strconv.FormatFloat(s.Median, 'f', -1, 64)
+}
+
+// WriteTable prints a table per quantity, with a column per peer, and how the targets were met.
 func (rep *Report) WriteTable(w io.Writer) error {
-	table := func(title string, cell func(*Result) string) error {
-		t := sample.NewTable(append([]string{title}, rep.Peers...)...)
+	for _, q := range quantities {
+		t := sample.NewTable(append([]string{q.title}, rep.Peers...)...)
+		any, heading := false, ""
 		rep.groups(func(title string, c *Case, by map[string]*Result) {
 			if title != "" {
-				t.Heading(title)
+				heading = title
 			}
-			cells := []string{"  " + c.Name}
+			cells, said := []string{"  " + c.Name}, false
 			for _, p := range rep.Peers {
 				text := "-"
 				if r := by[p]; r != nil && r.Err != "" {
 					text = "failed"
 				} else if r != nil && r.Latency.N > 0 {
-					text = cell(r)
+					if s := q.cell(r); s != "" {
+						text, said = s, true
+					}
 				}
 				cells = append(cells, text)
 			}
+			if !said {
+				return
+			}
+			if any = true; heading != "" {
+				t.Heading(heading)
+				heading = ""
+			}
 			t.Row(cells...)
 		})
-		return t.Write(w)
-	}
-	if err := table("time per file, median", func(r *Result) string { return sample.FormatDuration(r.Latency.Median) }); err != nil {
-		return err
-	}
-	fmt.Fprintln(w)
-	if err := table("space of the upper", func(r *Result) string { return sample.FormatBytes(r.Upper.Median) }); err != nil {
-		return err
-	}
-	fmt.Fprintln(w)
-	if err := table("longest wait of another file", func(r *Result) string { return sample.FormatDuration(r.Collateral.Median) }); err != nil {
-		return err
+		if !any {
+			continue
+		}
+		if err := t.Write(w); err != nil {
+			return err
+		}
+		fmt.Fprintln(w)
 	}
 	for _, r := range rep.Results {
 		if r.Err != "" {
@@ -71,37 +113,44 @@ func (rep *Report) WriteTable(w io.Writer) error {
 	for _, m := range rep.Missing {
 		fmt.Fprintf(w, "left out: %s\n", m)
 	}
-	return nil
+	return rep.WriteTargets(w)
 }
 
 // WriteCSV prints one line per result; durations in nanoseconds.
 func (rep *Report) WriteCSV(w io.Writer) error {
 	c := csv.NewWriter(w)
 	_ = c.Write([]string{"filesystem", "group", "case", "size", "files", "asked", "peer", "latency_median", "latency_q1", "latency_q3",
-		"written_bytes", "upper_bytes", "flushes", "collateral"})
-	num := func(f float64) string { return strconv.FormatFloat(f, 'f', 0, 64) }
+		"written_bytes", "upper_bytes", "flushes", "collateral", "settle"})
+	whole := func(f float64) string { return strconv.FormatFloat(f, 'f', 0, 64) }
+	num := func(s sample.Summary) string {
+		if s.N == 0 {
+			return ""
+		}
+		return whole(s.Median)
+	}
 	for _, r := range rep.Results {
 		if r.Latency.N == 0 {
 			continue
 		}
 		_ = c.Write([]string{rep.Filesystem, r.Case.Group, r.Case.Name, strconv.FormatInt(r.Case.Size, 10), strconv.Itoa(r.Case.Files),
-			strconv.FormatInt(r.Case.Asked, 10), r.Peer, num(r.Latency.Median), num(r.Latency.Q1), num(r.Latency.Q3),
-			num(r.Copied.Median), num(r.Upper.Median), num(r.Flushes.Median), num(r.Collateral.Median)})
+			strconv.FormatInt(r.Case.Asked, 10), r.Peer, num(r.Latency), whole(r.Latency.Q1), whole(r.Latency.Q3),
+			num(r.Copied), num(r.Upper), num(r.Flushes), num(r.Collateral), num(r.Settle)})
 	}
 	c.Flush()
 	return c.Error()
 }
 
-// WriteGoBench prints the results as `go test -bench` does, for benchstat.
+// WriteGoBench prints the results as `go test -bench` does, for benchstat: a line per round.
 func (rep *Report) WriteGoBench(w io.Writer) error {
 	fmt.Fprintf(w, "goos: linux\npkg: github.com/plyfs/plyfs/cow/bench\ncpu: %s\n", rep.Machine.CPU)
 	clean := strings.NewReplacer(" ", "_", ",", "", "/", "_")
 	for _, r := range rep.Results {
-		if r.Latency.N == 0 {
-			continue
+		name := fmt.Sprintf("BenchmarkCopyUp/fs=%s/op=%s/case=%s/peer=%s", rep.Filesystem, clean.Replace(r.Case.Group), clean.Replace(r.Case.Name), r.Peer)
+		for _, ns := range r.latencies {
+			if _, err := fmt.Fprintf(w, "%s 1 %.0f ns/op %.0f upper-B\n", name, ns, r.Upper.Median); err != nil {
+				return err
+			}
 		}
-		fmt.Fprintf(w, "BenchmarkCopyUp/fs=%s/op=%s/case=%s/peer=%s %d %.0f ns/op %.0f upper-B %.0f wait-ns\n", rep.Filesystem,
-			clean.Replace(r.Case.Group), clean.Replace(r.Case.Name), r.Peer, r.Latency.N, r.Latency.Median, r.Upper.Median, r.Collateral.Median)
 	}
 	return nil
 }

@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -19,12 +18,14 @@ import (
 type Result struct {
 	Case       *Case          `json:"case"`
 	Peer       string         `json:"peer"`
-	Latency    sample.Summary `json:"latency_ns"`
-	Copied     sample.Summary `json:"written_bytes"` // dirtied on the way, the asked bytes included
+	Latency    sample.Summary `json:"latency_ns"`    // per file
+	Copied     sample.Summary `json:"written_bytes"` // dirtied on the way, the asked bytes included; not on tmpfs
 	Upper      sample.Summary `json:"upper_bytes"`   // space the upper takes, directories included
 	Flushes    sample.Summary `json:"flushes"`       // of the disk; of loop images only
 	Collateral sample.Summary `json:"collateral_ns"` // longest open and read of another file meanwhile
+	Settle     sample.Summary `json:"settle_ns"`     // per file: completing what was left unfinished
 	Err        string         `json:"error,omitempty"`
+	latencies  []float64
 }
 
 // Report is a whole run.
@@ -35,13 +36,20 @@ type Report struct {
 	Peers      []string    `json:"peers"`
 	Missing    []string    `json:"missing,omitempty"` // peers that are not here, and why
 	Results    []*Result   `json:"results"`
+	Verdicts   []Verdict   `json:"targets,omitempty"`
 }
 
-type samples struct{ latency, copied, upper, flushes, collateral []float64 }
+// Place is where to measure.
+type Place struct {
+	Dir   string     // on the filesystem of the upper
+	Image *rig.Image // that filesystem if it is one of rig's, else nil
+	Apart string     // a directory on another filesystem; empty for none
+}
 
-// Run measures on the filesystem that the directory scratch is on; image is that
-// filesystem if it is one of rig's, else nil. It ends early, with what it has, when ctx ends.
-func Run(ctx context.Context, scratch string, image *rig.Image, peers []*rig.Peer, o Options) (*Report, error) {
+type samples struct{ latency, copied, upper, flushes, collateral, settle []float64 }
+
+// Run measures in a place. It ends early, with what it has, when ctx ends.
+func Run(ctx context.Context, at Place, peers []*rig.Peer, o Options) (*Report, error) {
 	if o.Rounds <= 0 {
 		o.Rounds = 5
 		if o.Quick {
@@ -49,57 +57,97 @@ func Run(ctx context.Context, scratch string, image *rig.Image, peers []*rig.Pee
 		}
 	}
 	rep := &Report{Machine: rig.Describe(nil), Rounds: o.Rounds, Filesystem: "host"}
-	if image != nil {
-		rep.Filesystem = image.Type
+	if at.Image != nil {
+		rep.Filesystem = at.Image.Type
 	}
-	var here []*rig.Peer
+	r := &runner{Place: at, made: map[string]bool{}}
+	here := map[*Case][]*rig.Peer{}
+	total, done := 0, 0
+	cases := Cases(&o, rep.Filesystem)
 	for _, p := range peers {
-		if err := p.Check(); err != nil {
-			rep.Missing = append(rep.Missing, fmt.Sprintf("%s: %v", p.Name, err))
+		used, missing := false, p.Check()
+		for _, c := range cases {
+			if !c.takesPart(p.Name) || (o.Peer != nil && !o.Peer(p.Name)) || (c.Apart && at.Apart == "") {
+				continue
+			}
+			if used = true; missing == nil {
+				here[c] = append(here[c], p)
+				total += o.roundsOf(c)
+			}
+		}
+		switch {
+		case used && missing != nil:
+			rep.Missing = append(rep.Missing, fmt.Sprintf("%s: %v", p.Name, missing))
+		case used:
+			rep.Peers = append(rep.Peers, p.Name)
+		}
+	}
+	for _, c := range cases {
+		if len(here[c]) == 0 {
 			continue
 		}
-		here = append(here, p)
-		rep.Peers = append(rep.Peers, p.Name)
-	}
-	r := &runner{scratch: scratch, image: image, made: map[string]bool{}}
-	cases := Cases(&o)
-	total, done := len(cases)*len(here)*o.Rounds, 0
-	for _, c := range cases {
-		lower, err := r.lower(c)
+		results, err := r.measure(ctx, c, here[c], o.roundsOf(c), func() {
+			done++
+			if o.Progress != nil {
+				o.Progress(done, total, c.Group+": "+c.Name)
+			}
+		})
 		if err != nil {
 			return rep, err
 		}
-		all := make([]samples, len(here))
-		errs := make([]error, len(here))
-		for round := range o.Rounds + 1 { // the first warms up
-			for i := range here {
-				k := (i + round) % len(here)
-				if errs[k] != nil {
-					continue
-				}
-				if ctx.Err() != nil {
-					return rep, ctx.Err()
-				}
-				var s samples
-				if errs[k] = r.once(here[k], c, lower, &s); round > 0 {
-					all[k].add(&s)
-					done++
-					if o.Progress != nil {
-						o.Progress(done, total, c.Group+": "+c.Name)
-					}
-				}
+		rep.Results = append(rep.Results, results...)
+	}
+	rep.Verdicts = rep.Targets()
+	return rep, nil
+}
+
+func (o *Options) roundsOf(c *Case) int {
+	if c.rounds > 0 {
+		return c.rounds
+	}
+	return o.Rounds
+}
+
+// measure does all rounds of one case, the peers in turns.
+func (r *runner) measure(ctx context.Context, c *Case, peers []*rig.Peer, rounds int, step func()) ([]*Result, error) {
+	lower, err := r.lower(c)
+	if err != nil {
+		return nil, err
+	}
+	all := make([]samples, len(peers))
+	errs := make([]error, len(peers))
+	first := 0 // a round to warm up
+	if c.rounds > 0 {
+		first = 1
+	}
+	for round := first; round <= rounds; round++ {
+		for i := range peers {
+			k := (i + round) % len(peers)
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
 			}
-		}
-		for i, p := range here {
-			res := &Result{Case: c, Peer: p.Name, Latency: sample.Summarize(all[i].latency), Copied: sample.Summarize(all[i].copied),
-				Upper: sample.Summarize(all[i].upper), Flushes: sample.Summarize(all[i].flushes), Collateral: sample.Summarize(all[i].collateral)}
-			if errs[i] != nil {
-				res.Err = errs[i].Error()
+			var s samples
+			if errs[k] == nil {
+				// Completing may take longer than all the rest: once is enough.
+				errs[k] = r.once(peers[k], c, lower, c.settle && round == rounds, &s)
 			}
-			rep.Results = append(rep.Results, res)
+			if round > 0 {
+				all[k].add(&s)
+				step()
+			}
 		}
 	}
-	return rep, nil
+	var out []*Result
+	for i, p := range peers {
+		res := &Result{Case: c, Peer: p.Name, Latency: sample.Summarize(all[i].latency), Copied: sample.Summarize(all[i].copied),
+			Upper: sample.Summarize(all[i].upper), Flushes: sample.Summarize(all[i].flushes),
+			Collateral: sample.Summarize(all[i].collateral), Settle: sample.Summarize(all[i].settle), latencies: all[i].latency}
+		if errs[i] != nil {
+			res.Err = errs[i].Error()
+		}
+		out = append(out, res)
+	}
+	return out, nil
 }
 
 func (s *samples) add(o *samples) {
@@ -108,67 +156,12 @@ func (s *samples) add(o *samples) {
 	s.upper = append(s.upper, o.upper...)
 	s.flushes = append(s.flushes, o.flushes...)
 	s.collateral = append(s.collateral, o.collateral...)
-}
-
-type runner struct {
-	scratch string
-	image   *rig.Image
-	made    map[string]bool // lower directories
-}
-
-// lower makes the files of a case, in a directory, with one more file for the bystander.
-func (r *runner) lower(c *Case) (string, error) {
-	dir := filepath.Join(r.scratch, "lower-"+c.spec())
-	if r.made[dir] { // no case may change it
-		return dir, nil
-	}
-	block := make([]byte, 1<<20)
-	for i := range block {
-		block[i] = byte(i*7 + i>>8)
-	}
-	for i := range c.Files {
-		path := filepath.Join(dir, fileName(i))
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			return "", err
-		}
-		f, err := os.Create(path)
-		if err != nil {
-			return "", err
-		}
-		if c.sparse {
-			err = f.Truncate(c.Size)
-			_, e1 := f.WriteAt(block[:4096], 0)
-			_, e2 := f.WriteAt(block[:4096], c.Size-4096)
-			if err == nil && (e1 != nil || e2 != nil) {
-				err = fmt.Errorf("%v %v", e1, e2)
-			}
-		} else {
-			for at := int64(0); at < c.Size && err == nil; at += int64(len(block)) {
-				_, err = f.Write(block[:min(int64(len(block)), c.Size-at)])
-			}
-		}
-		if e := f.Close(); err == nil {
-			err = e
-		}
-		if err != nil {
-			return "", err
-		}
-	}
-	if err := os.WriteFile(filepath.Join(dir, "bystander"), block[:4096], 0o644); err != nil {
-		return "", err
-	}
-	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY, 0)
-	if err != nil {
-		return "", err
-	}
-	defer unix.Close(fd)
-	r.made[dir] = true
-	return dir, unix.Syncfs(fd) // nothing of the preparation is left to be written while we measure
+	s.settle = append(s.settle, o.settle...)
 }
 
 // once is one round of a case on a peer.
-func (r *runner) once(p *rig.Peer, c *Case, lower string, s *samples) (err error) {
-	turn := filepath.Join(r.scratch, "turn")
+func (r *runner) once(p *rig.Peer, c *Case, lower string, settle bool, s *samples) (err error) {
+	turn := filepath.Join(r.Dir, "turn")
 	defer func() {
 		if e := os.RemoveAll(turn); err == nil {
 			err = e
@@ -182,9 +175,9 @@ func (r *runner) once(p *rig.Peer, c *Case, lower string, s *samples) (err error
 		}
 		stack.Lowers = append(stack.Lowers, d)
 	}
-	stack.Lowers = append(stack.Lowers, lower)
+	stack.Lowers = append(stack.Lowers, lower, filepath.Join(r.Dir, strangersLayer))
 	if !p.Mounts() {
-		return r.copyOnce(c, lower, stack.Plain, s)
+		return r.copyOnce(p, c, lower, stack.Plain, s)
 	}
 	m, err := p.Mount(stack, turn+"/mnt")
 	if err != nil {
@@ -209,100 +202,73 @@ func (r *runner) once(p *rig.Peer, c *Case, lower string, s *samples) (err error
 	if err := r.timed(c, m.Dir, s); err != nil {
 		return err
 	}
-	s.copied = append(s.copied, float64(m.Dirtied()-dirtied))
+	r.wrote(m.Dirtied()-dirtied, s)
 	space, _ := rig.Space(stack.Upper)
 	s.upper = append(s.upper, float64(space))
-	return nil
-}
-
-// copyOnce is the case on no union: a copy of the file, and the change of that.
-func (r *runner) copyOnce(c *Case, lower, to string, s *samples) error {
-	view := &Case{}
-	*view = *c
-	view.change = func(path string) error {
-		rel, err := filepath.Rel(to, path)
+	if settle && m.Settles() {
+		took, err := sample.Timed(m.Settle)
 		if err != nil {
 			return err
 		}
-		if err := copyFile(filepath.Join(lower, rel), path); err != nil {
-			return err
-		}
-		return c.change(path)
+		s.settle = append(s.settle, took/float64(c.Files))
 	}
-	for i := range c.Files {
-		if err := os.MkdirAll(filepath.Dir(filepath.Join(to, fileName(i))), 0o755); err != nil {
-			return err
-		}
-	}
-	if err := copyFile(filepath.Join(lower, "bystander"), filepath.Join(to, "bystander")); err != nil {
-		return err
-	}
-	if err := r.timed(view, to, s); err != nil {
-		return err
-	}
-	space, _ := rig.Space(to)
-	s.upper = append(s.upper, float64(space))
 	return nil
 }
 
-func copyFile(from, to string) error {
-	in, err := os.Open(from)
-	if err != nil {
-		return err
+// wrote notes bytes that were dirtied. A tmpfs does not count them.
+func (r *runner) wrote(n int64, s *samples) {
+	if r.Image == nil || r.Image.Type != "tmpfs" {
+		s.copied = append(s.copied, float64(n))
 	}
-	defer in.Close()
-	out, err := os.Create(to)
-	if err != nil {
-		return err
-	}
-	if _, err := out.ReadFrom(in); err != nil { // copy_file_range where it can
-		out.Close()
-		return err
-	}
-	return out.Close()
 }
 
-// timed makes the change, with somebody else looking at another file.
+// timed makes the change, with somebody else looking at other files.
 func (r *runner) timed(c *Case, dir string, s *samples) error {
-	var flushes int64
-	counted := false
-	if r.image != nil {
-		flushes, counted = r.image.Flushes()
-	}
-	var longest atomic.Int64
+	flushes, counted := r.Image.Flushes()
 	stop := make(chan struct{})
-	var bystander sync.WaitGroup
-	bystander.Go(func() {
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-			}
-			start := time.Now()
-			if _, err := os.ReadFile(filepath.Join(dir, "bystander")); err == nil {
-				longest.Store(max(longest.Load(), int64(time.Since(start))))
-			}
-			time.Sleep(time.Millisecond)
+	longest := make(chan time.Duration)
+	go func() { longest <- bystand(dir, stop) }()
+	took, err := sample.Timed(func() error {
+		if c.all != nil {
+			return c.all(dir)
 		}
+		return c.each(dir)
 	})
-	took, err := sample.Timed(func() error { return c.all(dir) })
 	close(stop)
-	bystander.Wait()
+	waited := <-longest
 	if err != nil {
 		return err
 	}
 	s.latency = append(s.latency, took/float64(c.Files))
-	s.collateral = append(s.collateral, float64(longest.Load()))
+	if waited > 0 {
+		s.collateral = append(s.collateral, float64(waited))
+	}
 	if counted {
-		now, _ := r.image.Flushes()
+		now, _ := r.Image.Flushes()
 		s.flushes = append(s.flushes, float64(now-flushes))
 	}
 	return nil
 }
 
-// all changes every file of the case, Jobs at once.
-func (c *Case) all(dir string) error {
+// bystand opens and reads small files, one after the other, none twice if it can, until stop is
+// closed. It returns how long the slowest took; 0 when it was over too soon to tell.
+func bystand(dir string, stop <-chan struct{}) time.Duration {
+	var longest time.Duration
+	for i := 0; ; i = (i + 1) % strangersCount {
+		select {
+		case <-stop:
+			return longest
+		case <-time.After(time.Millisecond):
+		}
+		start := time.Now()
+		if _, err := os.ReadFile(strangerName(dir, i)); err == nil {
+			longest = max(longest, time.Since(start))
+		}
+	}
+}
+
+// each changes every file of the case, Jobs at once.
+func (c *Case) each(dir string) error {
 	errs := make([]error, c.Jobs)
 	var wg sync.WaitGroup
 	for j := range c.Jobs {
@@ -324,7 +290,8 @@ func (c *Case) all(dir string) error {
 // touch looks every name up, so that the change is what is measured.
 func touch(dir string, c *Case) error {
 	for i := range c.Files {
-		if _, err := os.Lstat(filepath.Join(dir, fileName(i))); err != nil {
+		var st unix.Stat_t
+		if err := unix.Lstat(filepath.Join(dir, fileName(i)), &st); err != nil {
 			return err
 		}
 	}

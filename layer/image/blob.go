@@ -11,6 +11,7 @@ import (
 	"hash"
 	"io"
 	"regexp"
+	"sync"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
@@ -27,7 +28,8 @@ const maxWindow = 128 << 20
 // maxJSON bounds manifests and configurations. Registries refuse them from 4 MiB on.
 const maxJSON = 8 << 20
 
-var digestForm = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
+// digestForm, as hexForm, is compiled when first needed: a mount never does.
+var digestForm = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^sha256:[0-9a-f]{64}$`) })
 
 // Digest returns the digest of b, in the form "sha256:HEX".
 func Digest(b []byte) string {
@@ -184,7 +186,7 @@ var layerTypes = map[types.MediaType]bool{
 
 // checkDescriptor refuses descriptors that cannot be checked or are absurd.
 func checkDescriptor(d *v1.Descriptor) error {
-	if !digestForm.MatchString(d.Digest.String()) {
+	if !digestForm().MatchString(d.Digest.String()) {
 		return fmt.Errorf("%q is no SHA-256 digest", d.Digest.String())
 	}
 	if d.Size < 0 {

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"path"
 	"regexp"
+	"sync"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
@@ -89,7 +90,9 @@ type dockerManifest struct {
 	Layers   []string
 }
 
-var hexForm = regexp.MustCompile(`^(?:sha256:)?([0-9a-f]{64})(?:\.json|\.tar)?$`)
+var hexForm = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^(?:sha256:)?([0-9a-f]{64})(?:\.json|\.tar)?$`)
+})
 
 // dockerImages reads a manifest.json; ok is false for one that is something else.
 func dockerImages(f files, raw []byte) (images []*Image, ok bool, err error) {
@@ -113,7 +116,7 @@ func dockerImage(f files, m *dockerManifest) (*Image, error) {
 		return nil, fmt.Errorf("configuration: %w", err)
 	}
 	// Where the file is named after its digest, it must be right.
-	if h := hexForm.FindStringSubmatch(path.Base(m.Config)); h != nil && Digest(config) != "sha256:"+h[1] {
+	if h := hexForm().FindStringSubmatch(path.Base(m.Config)); h != nil && Digest(config) != "sha256:"+h[1] {
 		return nil, fmt.Errorf("%w: %s is %s", ErrDigest, m.Config, Digest(config))
 	}
 	ids, err := diffIDs(config)
@@ -131,7 +134,7 @@ func dockerImage(f files, m *dockerManifest) (*Image, error) {
 		}
 		r.Close()
 		blob := ""
-		if h := hexForm.FindStringSubmatch(path.Base(name)); h != nil && path.Dir(name) == "blobs/sha256" {
+		if h := hexForm().FindStringSubmatch(path.Base(name)); h != nil && path.Dir(name) == "blobs/sha256" {
 			blob = "sha256:" + h[1]
 		}
 		img.Layers = append(img.Layers, &Layer{DiffID: ids[i], Blob: blob, Size: size,

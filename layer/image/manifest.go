@@ -148,7 +148,7 @@ func parseRootFS(config []byte) (*rootFS, error) {
 		return nil, fmt.Errorf("configuration: %w", err)
 	}
 	for _, id := range c.RootFS.DiffIDs {
-		if !digestForm.MatchString(id) {
+		if !digestForm().MatchString(id) {
 			return nil, fmt.Errorf("configuration: %q is no SHA-256 digest", id)
 		}
 	}

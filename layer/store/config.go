@@ -21,7 +21,7 @@ func parseConfig(raw []byte) (*imageConfig, error) {
 		return nil, fmt.Errorf("%d layers, more than %d", len(c.RootFS.DiffIDs), maxLayers)
 	}
 	for _, d := range c.RootFS.DiffIDs {
-		if hex, ok := strings.CutPrefix(d, digestPrefix); !ok || !idForm.MatchString(hex) {
+		if hex, ok := strings.CutPrefix(d, digestPrefix); !ok || !idForm().MatchString(hex) {
 			return nil, fmt.Errorf("%q is no SHA-256 diff id", d)
 		}
 	}

@@ -255,7 +255,7 @@ func (s *Store) container(ref string) (*Container, error) {
 			return c, err
 		}
 	}
-	if prefixForm.MatchString(ref) {
+	if prefixForm().MatchString(ref) {
 		all, err := s.containerRecords()
 		if err != nil {
 			return nil, err

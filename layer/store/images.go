@@ -127,7 +127,7 @@ func (s *Store) lookup(ref string) (*Image, error) {
 			return s.readImage(id, n)
 		}
 	}
-	if hex := strings.TrimPrefix(ref, digestPrefix); prefixForm.MatchString(hex) {
+	if hex := strings.TrimPrefix(ref, digestPrefix); prefixForm().MatchString(hex) {
 		ids, err := s.imageIDs()
 		if err != nil {
 			return nil, err
@@ -186,7 +186,7 @@ func (s *Store) imageIDs() ([]string, error) {
 	}
 	var ids []string
 	for _, e := range entries {
-		if e.IsDir() && idForm.MatchString(e.Name()) {
+		if e.IsDir() && idForm().MatchString(e.Name()) {
 			ids = append(ids, digestPrefix+e.Name())
 		}
 	}
@@ -195,7 +195,7 @@ func (s *Store) imageIDs() ([]string, error) {
 
 func (s *Store) readImage(id string, n names) (*Image, error) {
 	hex := strings.TrimPrefix(id, digestPrefix)
-	if !idForm.MatchString(hex) {
+	if !idForm().MatchString(hex) {
 		return nil, fmt.Errorf("%s: %q is no id", s.Path("images", "names.json"), id)
 	}
 	raw, err := readFile(s.Path("images", hex, "config.json"))

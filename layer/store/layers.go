@@ -38,7 +38,7 @@ type layerRecord struct {
 // layerName checks the name of a directory in layers/.
 func layerName(name string) error {
 	hex, _, _ := strings.Cut(name, ".")
-	if !idForm.MatchString(hex) || strings.ContainsRune(name, '/') {
+	if !idForm().MatchString(hex) || strings.ContainsRune(name, '/') {
 		return fmt.Errorf("%q is no layer", name)
 	}
 	return nil

@@ -6,17 +6,25 @@ import (
 	"os"
 	"regexp"
 	"strings"
+	"sync"
 )
 
 // The grammar of image names is that of the registries (distribution/reference): an
 // optional host, path components, and a tag.
+//
+// The expressions are compiled when first needed: every start of plyfs would pay for them, and most
+// of its commands, a mount above all, have no use for them.
 var (
-	hostForm      = regexp.MustCompile(`^(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)*(?::[0-9]+)?$|^\[[a-fA-F0-9:]+\](?::[0-9]+)?$`)
-	componentForm = regexp.MustCompile(`^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*$`)
-	tagForm       = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$`)
-	idForm        = regexp.MustCompile(`^[0-9a-f]{64}$`)
-	prefixForm    = regexp.MustCompile(`^[0-9a-f]{4,64}$`)
+	hostForm      = form(`^(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)*(?::[0-9]+)?$|^\[[a-fA-F0-9:]+\](?::[0-9]+)?$`)
+	componentForm = form(`^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*$`)
+	tagForm       = form(`^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$`)
+	idForm        = form(`^[0-9a-f]{64}$`)
+	prefixForm    = form(`^[0-9a-f]{4,64}$`)
 )
+
+func form(expr string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(expr) })
+}
 
 const maxName = 255 // of a name without its tag, as in the registries
 
@@ -27,7 +35,7 @@ func ParseName(name string) (string, error) {
 	repo, tag := name, "latest"
 	if i := strings.LastIndexByte(name, ':'); i >= 0 && !strings.Contains(name[i:], "/") {
 		repo, tag = name[:i], name[i+1:]
-		if !tagForm.MatchString(tag) {
+		if !tagForm().MatchString(tag) {
 			return bad("a tag has letters, digits, dots, dashes and underscores, 128 at most")
 		}
 	}
@@ -45,13 +53,13 @@ func ParseName(name string) (string, error) {
 	}
 	parts := strings.Split(repo, "/")
 	if len(parts) > 1 && (strings.ContainsAny(parts[0], ".:") || parts[0] == "localhost" || strings.ToLower(parts[0]) != parts[0]) {
-		if !hostForm.MatchString(parts[0]) {
+		if !hostForm().MatchString(parts[0]) {
 			return bad("its first part is no host")
 		}
 		parts = parts[1:]
 	}
 	for _, p := range parts {
-		if !componentForm.MatchString(p) {
+		if !componentForm().MatchString(p) {
 			return bad("a name has lower-case letters and digits, between them dots, dashes and underscores, and slashes")
 		}
 	}

@@ -62,7 +62,11 @@ func (im *Image) format(size int64) error {
 		return err
 	}
 	// The loop device is freed by the kernel when the filesystem is unmounted.
-	out, err := exec.Command("losetup", "--find", "--show", im.file).CombinedOutput()
+	// Direct: or the file's pages fill the memory beside those of the filesystem in it.
+	out, err := exec.Command("losetup", "--find", "--show", "--direct-io=on", im.file).Output()
+	if err != nil { // not every filesystem has that
+		out, err = exec.Command("losetup", "--find", "--show", im.file).CombinedOutput()
+	}
 	if err != nil {
 		return fmt.Errorf("losetup: %w: %s", err, strings.TrimSpace(string(out)))
 	}

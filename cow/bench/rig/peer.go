@@ -30,6 +30,8 @@ type Peer struct {
 	Daemon bool
 	check  func() error
 	mount  func(s *Stack, at string) error
+	copy   func(from, to string) error // of one that does not mount
+	settle func(at string) error       // completes what was left unfinished; nil if nothing ever is
 }
 
 // Check reports why the peer cannot be used here; nil when it can.
@@ -121,8 +123,14 @@ func (m *Mount) Abandon() {
 	}
 }
 
-// Plain is a directory with no union at all.
-func Plain() *Peer { return &Peer{Name: "plain"} }
+// Settles says whether [Mount.Settle] has anything to do.
+func (m *Mount) Settles() bool { return m.Peer.settle != nil }
+
+// Settle completes the files that were left unfinished.
+func (m *Mount) Settle() error { return m.Peer.settle(m.Dir) }
+
+// Copy copies a file to a new one, in the way of a peer that does not mount.
+func (p *Peer) Copy(from, to string) error { return p.copy(from, to) }
 
 // Kernel is the kernel's overlayfs; options are further mount options, as key or key=value.
 func Kernel(name string, options ...string) *Peer {
@@ -259,6 +267,7 @@ func Plyfs(name, path string, flags ...string) *Peer {
 			_, err := os.Stat(path)
 			return err
 		},
+		settle: func(at string) error { return run(path, "settle", "--quiet", at) },
 		mount: func(s *Stack, at string) error {
 			args := []string{"mount"}
 			for _, l := range s.Lowers {

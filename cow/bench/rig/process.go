@@ -54,12 +54,15 @@ func (m *Mount) Memory() int64 {
 // process have dirtied on filesystems that write pages back, metadata
 // included. That is where copied data shows for every kind of union: the kernel's copies in its caller, others in their daemon.
 func (m *Mount) Dirtied() int64 {
-	sum := field("/proc/self/io", "write_bytes:")
+	sum := Dirtied()
 	for _, pid := range m.daemons {
 		sum += field(fmt.Sprintf("/proc/%d/io", pid), "write_bytes:")
 	}
 	return sum
 }
+
+// Dirtied is the same of this process, and of its children that have ended.
+func Dirtied() int64 { return field("/proc/self/io", "write_bytes:") }
 
 // field reads the number that follows key in a file of "key number" lines.
 func field(path, key string) int64 {
