@@ -76,8 +76,9 @@ type Engine struct {
 
 	probe struct {
 		once   sync.Once
-		block  int64 // set once
-		memory bool  // the upper has no disk; set once
+		under  sync.WaitGroup // those that Prepare started
+		block  int64          // set once
+		memory bool           // the upper has no disk; set once
 	}
 	open struct {
 		mu    sync.Mutex
@@ -134,6 +135,7 @@ func New(cfg Config) (*Engine, error) {
 
 // Close closes the engine's own descriptors. No copy-up may run.
 func (e *Engine) Close() error {
+	e.probe.under.Wait()
 	_ = e.MarkSynced() // an error was logged
 	e.list.mu.Lock()
 	defer e.list.mu.Unlock()

@@ -29,6 +29,10 @@ func (e *Engine) Block() int64 {
 	return e.probe.block
 }
 
+// Prepare lets the first call of Block, which waits for the disk, happen in the background. Close
+// waits for it.
+func (e *Engine) Prepare() { e.probe.under.Go(func() { e.Block() }) }
+
 // probeHoles finds out whether the upper's own extent map can be the record of
 // which blocks are present: a block written with zeros must be data, and the
 // blocks around it must stay holes, also when they have been read or synced.

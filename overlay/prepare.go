@@ -129,5 +129,9 @@ func (fs *FS) prepareUpper() error {
 	if err := fs.openIndex(); err != nil {
 		return err
 	}
-	return fs.markVolatile()
+	if err := fs.markVolatile(); err != nil {
+		return err
+	}
+	fs.eng.Prepare() // else the first copy-up waits
+	return nil
 }
