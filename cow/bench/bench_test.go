@@ -4,11 +4,14 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/plyfs/plyfs/cow/bench/rig"
+	"github.com/plyfs/plyfs/cow/bench/sample"
 )
 
 // The plain peer needs no mount: the whole way from cases to reports can be tried anywhere.
@@ -21,7 +24,7 @@ func TestPlainRun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(rep.Results) != 4 { // two groups, two sizes
+	if len(rep.Results) != 3 { // two sizes, and of chmod the smallest
 		t.Fatalf("%d results", len(rep.Results))
 	}
 	for _, r := range rep.Results {
@@ -35,7 +38,7 @@ func TestPlainRun(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if n := strings.Count(page.String(), "<svg"); n < 4 { // two curves, two charts of bars; a third when the bystander got to look
+	if n := strings.Count(page.String(), "<svg"); n < 3 { // a curve, two charts of bars; a third when the bystander got to look
 		t.Errorf("%d plots", n)
 	}
 	for _, external := range []string{"http://localhost", "src=", "<link"} {
@@ -43,10 +46,10 @@ func TestPlainRun(t *testing.T) {
 			t.Errorf("the page needs something from outside: %s", external)
 		}
 	}
-	if n := strings.Count(lines.String(), "\n"); n != 5 {
+	if n := strings.Count(lines.String(), "\n"); n != 4 {
 		t.Errorf("%d lines of CSV", n)
 	}
-	if n := strings.Count(gobench.String(), "ns/op"); n != 4 {
+	if n := strings.Count(gobench.String(), "ns/op"); n != 3 {
 		t.Errorf("%d Go benchmarks", n)
 	}
 	if b, err := json.Marshal(rep); err != nil || !bytes.Contains(b, []byte(`"latency_ns"`)) {
@@ -73,5 +76,45 @@ func TestCases(t *testing.T) {
 	}
 	if n := len(Cases(&Options{Largest: 4096, Match: func(n string) bool { return strings.HasPrefix(n, "chmod") }}, "ext4")); n != 1 {
 		t.Errorf("%d cases instead of 1", n)
+	}
+}
+
+// Verdicts compare the right way round, and are there only for what was measured.
+func TestTargets(t *testing.T) {
+	result := func(group string, size int64, peer string, ns float64) *Result {
+		return &Result{Case: &Case{Group: group, Size: size}, Peer: peer, Latency: sample.Summarize([]float64{ns}), Upper: sample.Summarize([]float64{4096})}
+	}
+	rep := &Report{Filesystem: "ext4", Results: []*Result{
+		result("write 1 byte", 64*kib, "plyfs", 100), result("write 1 byte", gib, "plyfs", 200), result("write 1 byte", gib, "kernel", 20000),
+		result("chmod", 0, "plyfs", 100), result("chmod", gib, "plyfs", 300), result(groupSparse, 64*mib, "plyfs", 1)}}
+	var got []string
+	for _, v := range rep.Targets() {
+		got = append(got, fmt.Sprintf("%.4g %.4g %.4g %v", v.Bound, v.Value, v.Room, v.Reached))
+	}
+	want := []string{"3 2 1.5 true", "50 100 2 true", "2 3 0.6667 false", "1.049e+06 4096 256 true"}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	var text strings.Builder
+	if err := rep.WriteTargets(&text); err != nil || !strings.Contains(text.String(), "MISSED by a factor of 1.50") {
+		t.Errorf("%v\n%s", err, text.String())
+	}
+	rep.Filesystem = "xfs" // there the kernel is compared where it cannot share extents
+	if n := len(rep.Targets()); n != 3 {
+		t.Errorf("%d verdicts on xfs", n)
+	}
+	// Every case of the targets has peers that exist.
+	for _, fs := range rig.Filesystems {
+		for _, c := range Cases(&Options{Targets: true}, fs) {
+			known := 0
+			for _, p := range Peers("plyfs") {
+				if c.takesPart(p.Name) {
+					known++
+				}
+			}
+			if known == 0 || known != len(c.Peers) {
+				t.Errorf("%s, %s: peers %v", c.Group, c.Name, c.Peers)
+			}
+		}
 	}
 }

@@ -66,7 +66,7 @@ func makeStrangers(dir string) error {
 		return err
 	}
 	block := pattern(4096)
-	for i := range strangersCount {
+	for i := range strangersCount + 1 { // the last is for touch
 		if err := os.WriteFile(strangerName(dir, i), block, 0o644); err != nil {
 			return err
 		}

@@ -96,7 +96,7 @@ func curve(title string, lines []series) (*plot.Plot, error) {
 	p.X.Label.Text, p.Y.Label.Text = "size of the file", "time"
 	p.X.Scale, p.Y.Scale = plot.LogScale{}, plot.LogScale{}
 	p.X.Tick.Marker, p.Y.Tick.Marker = powers{sample.FormatBytes, 4}, powers{sample.FormatDuration, 10}
-	p.Legend.Top, p.Legend.Left = true, true
+	p.Legend.Top, p.Legend.Left, p.Legend.Padding = true, true, vg.Millimeter/2
 	p.Add(plotter.NewGrid())
 	drawn := 0
 	for _, l := range lines {
@@ -192,6 +192,7 @@ func (rep *Report) bars(title, unit string, value func(*Result) float64) (*plot.
 	p.X.Min = base
 	slices.Reverse(names)
 	p.NominalY(names...)
+	p.Y.Padding = 2 * vg.Millimeter
 	p.Y.Min, p.Y.Max = -0.6, float64(len(values))-0.4
 	return p, len(values), nil
 }
