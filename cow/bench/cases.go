@@ -28,6 +28,8 @@ type Case struct {
 	rounds int
 	// sparse files have one block of data at each end.
 	sparse bool
+	// alone has nobody look at other files meanwhile: with two processors that slows a copy down.
+	alone bool
 	// settle measures what completing the files takes afterwards.
 	settle bool
 	change func(path string) error

@@ -49,7 +49,8 @@ var quantities = []struct {
 	}},
 	{"space of the upper", func(r *Result) string { return sample.FormatBytes(r.Upper.Median) }},
 	{"syncs of the disk", func(r *Result) string { return count(r.Flushes) }},
-	{"longest wait of another file", func(r *Result) string { return duration(r.Collateral) }},
+	{"wait of another file, 99 of 100", func(r *Result) string { return duration(r.Usual) }},
+	{"wait of another file, longest", func(r *Result) string { return duration(r.Collateral) }},
 	{"time per file to complete it later", func(r *Result) string { return duration(r.Settle) }},
 }
 
@@ -120,7 +121,7 @@ func (rep *Report) WriteTable(w io.Writer) error {
 func (rep *Report) WriteCSV(w io.Writer) error {
 	c := csv.NewWriter(w)
 	_ = c.Write([]string{"filesystem", "group", "case", "size", "files", "asked", "peer", "latency_median", "latency_q1", "latency_q3",
-		"written_bytes", "upper_bytes", "flushes", "collateral", "settle"})
+		"written_bytes", "upper_bytes", "flushes", "collateral", "collateral_99", "settle"})
 	whole := func(f float64) string { return strconv.FormatFloat(f, 'f', 0, 64) }
 	num := func(s sample.Summary) string {
 		if s.N == 0 {
@@ -134,7 +135,7 @@ func (rep *Report) WriteCSV(w io.Writer) error {
 		}
 		_ = c.Write([]string{rep.Filesystem, r.Case.Group, r.Case.Name, strconv.FormatInt(r.Case.Size, 10), strconv.Itoa(r.Case.Files),
 			strconv.FormatInt(r.Case.Asked, 10), r.Peer, num(r.Latency), whole(r.Latency.Q1), whole(r.Latency.Q3),
-			num(r.Copied), num(r.Upper), num(r.Flushes), num(r.Collateral), num(r.Settle)})
+			num(r.Copied), num(r.Upper), num(r.Flushes), num(r.Collateral), num(r.Usual), num(r.Settle)})
 	}
 	c.Flush()
 	return c.Error()

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -23,6 +24,7 @@ type Result struct {
 	Upper      sample.Summary `json:"upper_bytes"`   // space the upper takes, directories included
 	Flushes    sample.Summary `json:"flushes"`       // of the disk; of loop images only
 	Collateral sample.Summary `json:"collateral_ns"` // longest open and read of another file meanwhile
+	Usual      sample.Summary `json:"usual_ns"`      // how long 99 of 100 of these took at most
 	Settle     sample.Summary `json:"settle_ns"`     // per file: completing what was left unfinished
 	Err        string         `json:"error,omitempty"`
 	latencies  []float64
@@ -46,7 +48,7 @@ type Place struct {
 	Apart string     // a directory on another filesystem; empty for none
 }
 
-type samples struct{ latency, copied, upper, flushes, collateral, settle []float64 }
+type samples struct{ latency, copied, upper, flushes, collateral, usual, settle []float64 }
 
 // Run measures in a place. It ends early, with what it has, when ctx ends.
 func Run(ctx context.Context, at Place, peers []*rig.Peer, o Options) (*Report, error) {
@@ -141,7 +143,7 @@ func (r *runner) measure(ctx context.Context, c *Case, peers []*rig.Peer, rounds
 	for i, p := range peers {
 		res := &Result{Case: c, Peer: p.Name, Latency: sample.Summarize(all[i].latency), Copied: sample.Summarize(all[i].copied),
 			Upper: sample.Summarize(all[i].upper), Flushes: sample.Summarize(all[i].flushes),
-			Collateral: sample.Summarize(all[i].collateral), Settle: sample.Summarize(all[i].settle), latencies: all[i].latency}
+			Collateral: sample.Summarize(all[i].collateral), Usual: sample.Summarize(all[i].usual), Settle: sample.Summarize(all[i].settle), latencies: all[i].latency}
 		if errs[i] != nil {
 			res.Err = errs[i].Error()
 		}
@@ -156,6 +158,7 @@ func (s *samples) add(o *samples) {
 	s.upper = append(s.upper, o.upper...)
 	s.flushes = append(s.flushes, o.flushes...)
 	s.collateral = append(s.collateral, o.collateral...)
+	s.usual = append(s.usual, o.usual...)
 	s.settle = append(s.settle, o.settle...)
 }
 
@@ -226,8 +229,12 @@ func (r *runner) wrote(n int64, s *samples) {
 func (r *runner) timed(c *Case, dir string, s *samples) error {
 	flushes, counted := r.Image.Flushes()
 	stop := make(chan struct{})
-	longest := make(chan time.Duration)
-	go func() { longest <- bystand(dir, stop) }()
+	waits := make(chan []float64)
+	if c.alone {
+		close(waits)
+	} else {
+		go func() { waits <- bystand(dir, stop) }()
+	}
 	took, err := sample.Timed(func() error {
 		if c.all != nil {
 			return c.all(dir)
@@ -235,13 +242,15 @@ func (r *runner) timed(c *Case, dir string, s *samples) error {
 		return c.each(dir)
 	})
 	close(stop)
-	waited := <-longest
+	waited := <-waits
 	if err != nil {
 		return err
 	}
 	s.latency = append(s.latency, took/float64(c.Files))
-	if waited > 0 {
-		s.collateral = append(s.collateral, float64(waited))
+	if len(waited) > 0 {
+		slices.Sort(waited)
+		s.collateral = append(s.collateral, waited[len(waited)-1])
+		s.usual = append(s.usual, sample.Quantile(waited, 0.99))
 	}
 	if counted {
 		now, _ := r.Image.Flushes()
@@ -251,18 +260,20 @@ func (r *runner) timed(c *Case, dir string, s *samples) error {
 }
 
 // bystand opens and reads small files, one after the other, none twice if it can, until stop is
-// closed. It returns how long the slowest took; 0 when it was over too soon to tell.
-func bystand(dir string, stop <-chan struct{}) time.Duration {
-	var longest time.Duration
+// closed. It returns how long each took, in nanoseconds; nothing when it was over too soon to tell.
+func bystand(dir string, stop <-chan struct{}) (waits []float64) {
 	for i := 0; ; i = (i + 1) % strangersCount {
 		select {
 		case <-stop:
-			return longest
+			return waits
 		case <-time.After(time.Millisecond):
 		}
-		start := time.Now()
-		if _, err := os.ReadFile(strangerName(dir, i)); err == nil {
-			longest = max(longest, time.Since(start))
+		took, err := sample.Timed(func() error {
+			_, err := os.ReadFile(strangerName(dir, i))
+			return err
+		})
+		if err == nil {
+			waits = append(waits, took)
 		}
 	}
 }
