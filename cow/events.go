@@ -127,6 +127,9 @@ func (c *counter) sum() Sum {
 	}
 }
 
+// listening is how long after a listener last asked events are still built and kept for it.
+const listening = time.Minute
+
 // backlog is how many events a Bus remembers for cursors once somebody listens.
 const backlog = 4096
 
@@ -138,12 +141,14 @@ type Bus struct {
 	filled   atomic.Int64
 	byMethod [len(methods)]counter
 	byCause  [len(causes)]counter
-	watched  atomic.Bool // somebody has subscribed or asked for a cursor
+	waiting  atomic.Int32 // calls of After
+	asked    atomic.Int64 // when somebody last asked for events, in Unix nanoseconds; 0: never
 
 	mu   sync.Mutex
 	seq  uint64                  // of the newest event in ring; guarded by mu
 	ring []Event                 // the newest events, oldest first; guarded by mu
 	subs map[chan Event]struct{} // guarded by mu
+	open atomic.Int32            // len(subs)
 	more chan struct{}           // closed and replaced at each event; guarded by mu
 }
 
@@ -152,13 +157,23 @@ func NewBus() *Bus {
 	return &Bus{subs: map[chan Event]struct{}{}, more: make(chan struct{})}
 }
 
+// watched says whether somebody is interested in an event that took until end, took long,
+// and so may have begun when a listener that polls had not asked for a while.
+func (b *Bus) watched(end time.Time, took time.Duration) bool {
+	if b.open.Load() > 0 || b.waiting.Load() > 0 {
+		return true
+	}
+	asked := b.asked.Load()
+	return asked != 0 && end.Add(-took).UnixNano()-asked < int64(listening)
+}
+
 // Publish counts ev and hands it to the listeners. It never blocks: a
 // subscriber that does not keep up misses events, and sees so by Event.Seq.
 func (b *Bus) Publish(ev Event) {
 	b.total.add(&ev)
 	b.byMethod[methodIndex(ev.Method)].add(&ev)
 	b.byCause[causeIndex(ev.Cause)].add(&ev)
-	if !b.watched.Load() {
+	if !b.watched(ev.Time, ev.Copy) {
 		return
 	}
 	if ev.PID != 0 {
@@ -189,15 +204,16 @@ func (b *Bus) Publish(ev Event) {
 // function that ends the subscription and closes the channel.
 func (b *Bus) Subscribe(buffer int) (<-chan Event, func()) {
 	ch := make(chan Event, max(buffer, 1))
-	b.watched.Store(true)
 	b.mu.Lock()
 	b.subs[ch] = struct{}{}
+	b.open.Store(int32(len(b.subs)))
 	b.mu.Unlock()
 	var once sync.Once
 	return ch, func() {
 		once.Do(func() {
 			b.mu.Lock()
 			delete(b.subs, ch)
+			b.open.Store(int32(len(b.subs)))
 			b.mu.Unlock()
 			close(ch)
 		})
@@ -205,9 +221,9 @@ func (b *Bus) Subscribe(buffer int) (<-chan Event, func()) {
 }
 
 // Cursor returns the sequence number of the newest event; from now on events
-// are remembered for [Bus.After].
+// are remembered for [Bus.After], for a minute, and after it for another.
 func (b *Bus) Cursor() uint64 {
-	b.watched.Store(true)
+	b.asked.Store(time.Now().UnixNano())
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.seq
@@ -225,7 +241,11 @@ func (b *Bus) Since(cursor uint64) []Event {
 // may return nothing. Events older than the last few thousand are lost; the
 // gap shows in Event.Seq.
 func (b *Bus) After(cursor uint64, done <-chan struct{}) []Event {
-	b.watched.Store(true)
+	b.waiting.Add(1)
+	defer func() {
+		b.asked.Store(time.Now().UnixNano())
+		b.waiting.Add(-1)
+	}()
 	for {
 		b.mu.Lock()
 		cursor = min(cursor, b.seq) // a cursor of an earlier mount

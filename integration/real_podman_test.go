@@ -54,17 +54,11 @@ func TestRealPodmanRoot(t *testing.T) {
 func TestRealPodmanRootless(t *testing.T) {
 	needReal(t)
 	dir := podmanDir(t)
-	openFuse(t)
-	name := fmt.Sprintf("plyfs-test-%d", os.Getpid()%100000)
-	_ = exec.Command("userdel", "-f", name).Run() // of a run that was killed
-	sh(t, exec.Command("useradd", "--no-log-init", "--home-dir", dir, "--no-create-home", name))
-	t.Cleanup(func() {
-		_ = exec.Command("userdel", "-f", name).Run()
-	})
-	sh(t, exec.Command("chown", "-R", name, dir))
-	cmd := exec.Command("setpriv", "--reuid", name, "--regid", name, "--init-groups", "--inh-caps=-all",
+	user := harness.NewAccount(t)
+	sh(t, exec.Command("chown", "-R", user.Name, dir))
+	cmd := exec.Command("setpriv", "--reuid", user.Name, "--regid", user.Name, "--init-groups", "--inh-caps=-all",
 		"sh", "-c", podmanStory)
-	out := podman(t, cmd, dir, []string{"HOME=" + dir, "USER=" + name, "XDG_RUNTIME_DIR=" + dir + "/run", "TMPDIR=" + dir})
+	out := podman(t, cmd, dir, []string{"HOME=" + dir, "USER=" + user.Name, "XDG_RUNTIME_DIR=" + dir + "/run", "TMPDIR=" + dir})
 	podmanCheck(t, dir, out)
 }
 
@@ -128,17 +122,4 @@ func podman(t *testing.T, cmd *exec.Cmd, dir string, env []string) string {
 	cmd.Env = append(os.Environ(), "DIR="+dir, "CONTAINERS_STORAGE_CONF="+dir+"/storage.conf", "CONTAINERS_CONF="+dir+"/containers.conf")
 	cmd.Env = append(cmd.Env, env...)
 	return sh(t, cmd)
-}
-
-// openFuse lets plain users use FUSE, as distributions do, until the test ends.
-func openFuse(t *testing.T) {
-	t.Helper()
-	var st unix.Stat_t
-	if err := unix.Stat("/dev/fuse", &st); err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.Chmod("/dev/fuse", 0o666); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = unix.Chmod("/dev/fuse", st.Mode&0o7777) })
 }

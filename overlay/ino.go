@@ -2,6 +2,7 @@ package overlay
 
 import (
 	"hash/fnv"
+	"slices"
 
 	"github.com/plyfs/plyfs/layer"
 	"github.com/plyfs/plyfs/whiteout"
@@ -27,32 +28,37 @@ type filesystem struct {
 	dev     uint64
 	uuid    [16]byte
 	hasUUID bool
-	shared  bool // another filesystem of the stack has the same uuid
+	lower   bool // a lower layer is on it
+	shared  bool // another filesystem of the lower layers has the same uuid, or none either
 }
 
 func (fs *FS) numberFilesystems() {
-	add := func(t *layer.Tree) {
-		for i := range fs.fsys {
-			if fs.fsys[i].dev == t.FS.Dev {
-				return
-			}
-		}
+	add := func(t *layer.Tree, lower bool) {
 		f := filesystem{dev: t.FS.Dev, uuid: t.FS.UUID, hasUUID: t.FS.HasUUID}
+		at := slices.IndexFunc(fs.fsys, func(g filesystem) bool { return g.dev == f.dev })
+		if at < 0 {
+			at = len(fs.fsys)
+			fs.fsys = append(fs.fsys, f)
+		}
+		if !lower || fs.fsys[at].lower {
+			return
+		}
+		fs.fsys[at].lower = true
+		// The upper's own does not count (kernel: ovl_lower_uuid_ok): no origin is there.
 		for i := range fs.fsys {
-			if fs.fsys[i].hasUUID == f.hasUUID && fs.fsys[i].uuid == f.uuid {
-				fs.fsys[i].shared, f.shared = true, true
+			if g := &fs.fsys[i]; i != at && g.lower && g.hasUUID == f.hasUUID && g.uuid == f.uuid {
+				g.shared, fs.fsys[at].shared = true, true
 			}
 		}
-		fs.fsys = append(fs.fsys, f)
 	}
 	if fs.upper != nil {
-		add(fs.upper)
+		add(fs.upper, false)
 	}
 	for _, t := range fs.lowers {
-		add(t)
+		add(t, true)
 	}
 	for _, t := range fs.datas {
-		add(t)
+		add(t, true)
 	}
 }
 

@@ -103,20 +103,7 @@ func (fs *FS) Setxattr(c *Caller, n *Node, name string, val []byte, flags int, k
 	if fs.hiddenAttr(name) || fs.cfg.NoACL && strings.HasPrefix(name, "system.posix_acl_") {
 		return unix.EOPNOTSUPP
 	}
-	if err := fs.copyUp(c, n, need{cause: cow.CauseSetxattr, size: -1, meta: true}); err != nil {
-		return err
-	}
-	n.mu.RLock()
-	defer n.mu.RUnlock()
-	p, err := n.place()
-	if err != nil {
-		return err
-	}
-	defer p.done()
-	if n.d != nil && name == aclDefault {
-		n.d.defaultACL.Store(aclUnknown)
-	}
-	return fs.changing(n, p, func() error {
+	return fs.changeXattr(c, n, name, func(p pin) error {
 		if err := layer.Setxattr(p.fd, p.name, fs.stored(name), val, flags); err != nil {
 			return err
 		}
@@ -144,6 +131,11 @@ func (fs *FS) Removexattr(c *Caller, n *Node, name string) error {
 			return err
 		}
 	}
+	return fs.changeXattr(c, n, name, func(p pin) error { return layer.Removexattr(p.fd, p.name, fs.stored(name)) })
+}
+
+// changeXattr copies n up and has change change the attribute of the upper object.
+func (fs *FS) changeXattr(c *Caller, n *Node, name string, change func(p pin) error) error {
 	if err := fs.copyUp(c, n, need{cause: cow.CauseSetxattr, size: -1, meta: true}); err != nil {
 		return err
 	}
@@ -157,5 +149,5 @@ func (fs *FS) Removexattr(c *Caller, n *Node, name string) error {
 	if n.d != nil && name == aclDefault {
 		n.d.defaultACL.Store(aclUnknown)
 	}
-	return fs.changing(n, p, func() error { return layer.Removexattr(p.fd, p.name, fs.stored(name)) })
+	return fs.changing(n, p, func() error { return change(p) })
 }

@@ -40,7 +40,7 @@ func controlError(path string, err error) error {
 		return fmt.Errorf("%s: %w", path, errNoMount)
 	case unix.EPERM:
 		return fmt.Errorf("%s: only root and the owner of the mount may ask that", path)
-	case unix.ENOTCONN:
+	case unix.ENOTCONN, unix.ECONNABORTED: // aborted: it died while it was asked
 		return fmt.Errorf("%s: %w; plyfs umount takes the mount point away", path, fusefs.ErrDead)
 	}
 	return fmt.Errorf("%s: %w", path, err)

@@ -84,6 +84,9 @@ func runExec(c *command, args []string) error {
 	if err := session.Exec(spec, files); err != nil {
 		return ours(fmt.Errorf("container %s: %w", box.Name, err))
 	}
+	if !*detach {
+		defer session.ForwardSignals()()
+	}
 	if err := session.Started(); err != nil {
 		return ours(err)
 	}

@@ -30,13 +30,15 @@ const (
 	keepStdioFD = 4
 )
 
-// startKeeper starts the daemon of a container, and returns the connection with it.
-func startKeeper(s *store.Store, c *store.Container, o startOptions) (*keeper.Session, error) {
-	files, done, err := stdio(s, c, o)
-	defer done()
-	if err != nil {
-		return nil, err
-	}
+// What a keeper is for.
+const (
+	keepRun  = "run"  // the command of the container
+	keepShow = "show" // the view alone, without what is mounted into it
+)
+
+// startKeeper starts the daemon of a container, and returns the connection with it. files are the standard
+// input, output and error of the container's command.
+func startKeeper(s *store.Store, c *store.Container, files [3]*os.File, purpose string) (*keeper.Session, error) {
 	log, err := os.OpenFile(s.ContainerPath(c, "log"), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("no container %s: %w", c.Name, store.ErrNotFound)
@@ -51,7 +53,7 @@ func startKeeper(s *store.Store, c *store.Container, o startOptions) (*keeper.Se
 	}
 	defer theirs.Close()
 	cmd := exec.Command("/proc/self/exe")
-	cmd.Args = []string{"plyfs", keepName, s.Root(), c.Name}
+	cmd.Args = []string{"plyfs", keepName, s.Root(), c.Name, purpose}
 	cmd.Stderr = log
 	cmd.Dir = "/"
 	cmd.ExtraFiles = []*os.File{theirs, files[0], files[1], files[2]}
@@ -68,9 +70,9 @@ func startKeeper(s *store.Store, c *store.Container, o startOptions) (*keeper.Se
 	return keeper.NewSession(conn), nil
 }
 
-// keep is the daemon: plyfs keep-container ROOT NAME.
+// keep is the daemon: plyfs keep-container ROOT NAME PURPOSE.
 func keep(args []string) error {
-	if len(args) != 2 {
+	if len(args) != 3 {
 		return usagef("%s is for plyfs itself; see plyfs run", keepName)
 	}
 	for fd := keepConnFD; fd < keepStdioFD+3; fd++ {
@@ -85,7 +87,7 @@ func keep(args []string) error {
 	signal.Notify(make(chan os.Signal, 1), unix.SIGHUP, unix.SIGPIPE)
 	s, err := store.Open(args[0])
 	if err == nil {
-		err = keepContainer(s, args[1], conn, files)
+		err = keepContainer(s, args[1], args[2] == keepShow, conn, files)
 	}
 	if err != nil {
 		_ = conn.Send(&keeper.Message{Error: err.Error(), Code: cell.CodeFailed})
@@ -93,7 +95,7 @@ func keep(args []string) error {
 	return err
 }
 
-func keepContainer(s *store.Store, name string, conn *keeper.Conn, files [3]*os.File) error {
+func keepContainer(s *store.Store, name string, show bool, conn *keeper.Conn, files [3]*os.File) error {
 	c, err := s.Container(name)
 	if err != nil {
 		return err
@@ -117,24 +119,15 @@ func keepContainer(s *store.Store, name string, conn *keeper.Conn, files [3]*os.
 	if err != nil {
 		return fmt.Errorf("container %s: %w", c.Name, err)
 	}
-	if err := fillVolumes(s, c); err != nil {
-		return err
-	}
-	options, err := containerOptions(s, c, img)
-	if err != nil {
-		return err
-	}
 	merged := s.ContainerPath(c, "merged")
-	srv := &service{options: options, mountpoint: merged, stamp: true}
+	srv := &service{mountpoint: merged, stamp: true}
 	srv.relay = func(text string) { _ = conn.Send(&keeper.Message{Say: text}) }
-	runtime, err := keeper.NewRuntime(c.Runtime, s.ContainerPath(c), c.ID)
-	if err != nil {
+	k := &keeper.Keeper{Store: s, Container: c, Log: srv.say}
+	if show {
+		srv.options = layersOf(s, c, img)
+		k.Pack = packer(s, c, nil)
+	} else if err := prepareRun(s, c, img, srv, k); err != nil {
 		return err
-	}
-	k := &keeper.Keeper{
-		Store: s, Container: c, Runtime: runtime, Log: srv.say,
-		Spec: &cell.Spec{Root: merged, Hostname: c.Hostname, Args: c.Args, Env: c.Env, Dir: c.Dir, User: c.User,
-			Terminal: c.Terminal, ReadOnly: c.ReadOnly},
 	}
 	mount := func(ready func() error, quit <-chan struct{}, discarded func() bool) error {
 		srv.quit, srv.discarded = quit, discarded
@@ -146,16 +139,39 @@ func keepContainer(s *store.Store, name string, conn *keeper.Conn, files [3]*os.
 	return k.Run(conn, files, mount, release)
 }
 
+// prepareRun fills in what a keeper needs to run the container's command.
+func prepareRun(s *store.Store, c *store.Container, img *store.Image, srv *service, k *keeper.Keeper) (err error) {
+	if err := fillVolumes(s, c); err != nil {
+		return err
+	}
+	if srv.options, err = containerOptions(s, c, img); err != nil {
+		return err
+	}
+	tmp, err := addMountPoints(s, c, srv.options)
+	if err != nil {
+		return err
+	}
+	if k.Runtime, err = keeper.NewRuntime(c.Runtime, s.ContainerPath(c), c.ID); err != nil {
+		return err
+	}
+	k.Spec = &cell.Spec{Root: srv.mountpoint, Hostname: c.Hostname, Args: c.Args, Env: c.Env, Dir: c.Dir, User: c.User, Terminal: c.Terminal, Tmp: tmp}
+	var mounted []string
+	for _, m := range c.Mounts {
+		mounted = append(mounted, m.Target)
+	}
+	k.Pack = packer(s, c, mounted)
+	return nil
+}
+
+// layersOf are the options of a mount of a container without what is mounted into it.
+func layersOf(s *store.Store, c *store.Container, img *store.Image) *mountopt.Options {
+	return &mountopt.Options{Lowers: img.LayerDirs(), Upper: s.ContainerPath(c, "upper"), Work: s.ContainerPath(c, "work"), Source: "plyfs:" + c.Name}
+}
+
 // containerOptions are the options of the mount of a container.
 func containerOptions(s *store.Store, c *store.Container, img *store.Image) (*mountopt.Options, error) {
-	o := &mountopt.Options{
-		Lowers: img.LayerDirs(),
-		Upper:  s.ContainerPath(c, "upper"),
-		Work:   s.ContainerPath(c, "work"),
-		Source: "plyfs:" + c.Name,
-
-		ReadOnly: c.ReadOnly,
-	}
+	o := layersOf(s, c, img)
+	o.ReadOnly = c.ReadOnly
 	if err := writeEtc(s, c); err != nil {
 		return nil, err
 	}

@@ -70,8 +70,11 @@ func dispatch(argv []string) error {
 		printOverview(os.Stderr)
 		return usagef("no command given")
 	}
-	if args[0] == keepName {
+	switch args[0] {
+	case keepName:
 		return keep(args[1:])
+	case packName:
+		return pack(args[1:])
 	}
 	if c := findCommand(args[0]); c != nil {
 		return c.run(c, args[1:])

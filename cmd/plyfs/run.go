@@ -85,11 +85,19 @@ type startOptions struct {
 // start starts a container's keeper, and with attach stays until the command has ended. The
 // error is an exitCode if the command's own is not 0.
 func start(s *store.Store, c *store.Container, o startOptions) error {
-	session, err := startKeeper(s, c, o)
+	files, done, err := stdio(s, c, o)
+	defer done()
+	if err != nil {
+		return err
+	}
+	session, err := startKeeper(s, c, files, keepRun)
 	if err != nil {
 		return err
 	}
 	defer session.Close()
+	if o.attach {
+		defer session.ForwardSignals()()
+	}
 	if err := session.Started(); err != nil {
 		return err
 	}

@@ -68,7 +68,10 @@ func stop(s *store.Store, c *store.Container, seconds int, discard bool) error {
 	}
 	_, err = session.Wait()
 	var failure *keeper.Failure
-	if errors.As(err, &failure) { // it never ran, or its daemon was killed: it is not running in any case
+	if errors.As(err, &failure) && failure.Stuck {
+		return fmt.Errorf("container %s: %w", c.Name, err)
+	}
+	if failure != nil { // it never ran, or its daemon was killed: it is not running in any case
 		return nil
 	}
 	return err

@@ -36,6 +36,10 @@ func runWatch(c *command, args []string) error {
 	}
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, unix.SIGINT, unix.SIGTERM)
+	go func() { // not between two questions: a daemon that is stuck never answers
+		<-stop
+		os.Exit(0)
+	}()
 	cursor, seen := "", uint64(0)
 	for started := false; ; started = true {
 		var page struct {
@@ -59,14 +63,8 @@ func runWatch(c *command, args []string) error {
 				return nil // nobody reads any more
 			}
 		}
-		pause := watchEvery
-		if len(page.Events) > 0 {
-			pause = 0 // there may be more
-		}
-		select {
-		case <-stop:
-			return nil
-		case <-time.After(pause):
+		if len(page.Events) == 0 { // otherwise there may be more
+			time.Sleep(watchEvery)
 		}
 	}
 }

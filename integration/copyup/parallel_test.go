@@ -197,6 +197,7 @@ func TestInterrupt(t *testing.T) {
 	g := newGate(t, "F big 8M")
 	l := g.layers(t)
 	m := l.Plyfs(t, "--threshold", "off")
+	w := events(t, m)
 	caught := make(chan os.Signal, 8)
 	signal.Notify(caught, unix.SIGUSR1)
 	defer signal.Stop(caught)
@@ -234,6 +235,9 @@ func TestInterrupt(t *testing.T) {
 	}
 	if n := stagedBytes(l); n > 0 {
 		t.Errorf("%d bytes stayed in the work directory", n)
+	}
+	if evs := w.only(t, "/big"); len(evs) != 1 || evs[0].Err != "EINTR" || evs[0].UpperBytes != 0 {
+		t.Errorf("events: %+v", evs)
 	}
 	sameBytes(t, m.Path("big"), harness.Bytes(size))
 	want := writeAt(t, m.Path("big"), harness.Bytes(size), "again", 5)
@@ -278,4 +282,52 @@ func TestWritersShareACopy(t *testing.T) {
 	}
 	sameBytes(t, l.Upper+"/big", put(harness.Bytes(size), []byte("abcd"), 0))
 	u.Forget(n.ID(), 1)
+}
+
+// TestWaitingIsCounted: who waited for a copy-up that was interrupted does it, and says how long it waited.
+func TestWaitingIsCounted(t *testing.T) {
+	const size = 4 << 20
+	g := newGate(t, "F big 4M")
+	l := g.layers(t)
+	cfg := overlay.DefaultConfig()
+	cfg.Lowers, cfg.Upper, cfg.Work, cfg.Threshold = []string{g.dir}, l.Upper, l.Work, -1
+	cfg.Log = t.Logf
+	u, err := overlay.New(cfg)
+	must(t, err)
+	defer func() { must(t, u.Close()) }()
+	cursor := u.Bus().Cursor()
+	var a overlay.Attr
+	n, err := u.Lookup(&overlay.Caller{}, u.Root(), "big", &a)
+	must(t, err)
+	defer u.Forget(n.ID(), 1)
+	g.openFrom(size/2, 0)
+	cancel := make(chan struct{})
+	var writers sync.WaitGroup
+	writers.Go(func() {
+		if _, err := u.WriteAt(&overlay.Caller{Cancel: cancel}, n, []byte("a"), 0, false); overlay.Errno(err) != unix.EINTR {
+			t.Errorf("interrupted: %v", err)
+		}
+	})
+	g.awaitHeld()
+	began := make(chan struct{})
+	writers.Go(func() {
+		close(began)
+		if _, err := u.WriteAt(&overlay.Caller{PID: 7}, n, []byte("b"), 1, false); err != nil {
+			t.Error(err)
+		}
+	})
+	<-began
+	time.Sleep(20 * time.Millisecond) // so that it finds somebody at it
+	close(cancel)
+	g.open(-1)
+	writers.Wait()
+	evs := u.Bus().Since(cursor)
+	if len(evs) != 2 || evs[0].Err != "EINTR" || evs[1].Err != "" || evs[1].Wait <= 0 || evs[1].PID != 7 {
+		t.Errorf("events: %+v", evs)
+	}
+	sums := u.Bus().Sums().Total
+	if len(evs) == 2 && (sums.Failed != 1 || sums.Wait != evs[0].Wait+evs[1].Wait) {
+		t.Errorf("sums: %+v", sums)
+	}
+	sameBytes(t, l.Upper+"/big", put(harness.Bytes(size), []byte("b"), 1))
 }

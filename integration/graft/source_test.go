@@ -109,3 +109,113 @@ func TestSourceSSHFSReal(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 }
+
+// GlusterFS can do most of what a disk can, locks among it.
+func TestSourceGlusterFSReal(t *testing.T) {
+	l := harness.NewLayers(t, graftImage)
+	far := source(t, l, "far", "f conf v1\nd dir")
+	g := harness.GlusterFS(t, far)
+	args := []string{"mount", "-v", "--log", filepath.Join(l.Root, "log"), "--lower", l.Lowers[0], "--upper", l.Upper, "--work", l.Work, "--bind", g.At + ":/data", l.Mnt}
+	out, err := harness.Run(args...)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	m := harness.At(l.Mnt)
+	t.Cleanup(func() { _, _ = harness.Run("umount", l.Mnt) })
+	for _, want := range []string{"bind " + g.At + " at /data: fuse ", "+xattr", "+hard-links", "+symlinks", "+chown", "+flock", "+posix-locks", "-exchange"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in\n%s", want, out)
+		}
+	}
+	host := func(name string) string { return filepath.Join(g.At, name) }
+	view := func(name string) string { return m.Path("data/" + name) }
+
+	// Names, contents and appends, both ways, at once.
+	if got := names(t, m.Path("data")) + " " + read(t, view("conf")); got != "conf dir v1" {
+		t.Errorf("%q", got)
+	}
+	write(t, view("conf"), "from the view")
+	if got := read(t, host("conf")); got != "from the view" {
+		t.Errorf("%q", got)
+	}
+	write(t, host("conf"), "from elsewhere, longer")
+	if got := read(t, view("conf")); got != "from elsewhere, longer" {
+		t.Errorf("%q", got)
+	}
+	a, b := open(t, view("log"), os.O_WRONLY|os.O_CREATE|os.O_APPEND), open(t, host("log"), os.O_WRONLY|os.O_APPEND)
+	for range 20 {
+		for f, text := range map[*os.File]string{a: "view\n", b: "host\n"} {
+			if _, err := f.WriteString(text); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	if got := read(t, host("log")); strings.Count(got, "view\n") != 20 || strings.Count(got, "host\n") != 20 || len(got) != 200 {
+		t.Errorf("%d bytes of 200: %q", len(got), got)
+	}
+	for i, err := range []error{
+		os.Rename(view("conf"), view("dir/moved")), os.Link(view("dir/moved"), view("second")), os.Symlink("second", view("link")),
+		os.Chown(view("second"), 5, 6), os.Chmod(view("second"), 0o640), unix.Setxattr(view("second"), "user.x", []byte("y"), 0),
+	} {
+		if err != nil {
+			t.Errorf("change %d: %v", i, err)
+		}
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(host("dir/moved"), &st); err != nil || st.Uid != 5 || st.Gid != 6 || st.Mode&0o777 != 0o640 || st.Nlink != 2 {
+		t.Errorf("%+v, %v", st, err)
+	}
+	buf := make([]byte, 10)
+	if n, err := unix.Getxattr(host("link"), "user.x", buf); err != nil || n != 1 || buf[0] != 'y' {
+		t.Errorf("%q, %v", buf, err)
+	}
+	is(t, "what it lacks", unix.Renameat2(unix.AT_FDCWD, view("log"), unix.AT_FDCWD, view("second"), unix.RENAME_EXCHANGE), unix.EINVAL)
+
+	// Locks exclude the other users of the volume. (To GlusterFS both kinds are one.)
+	mine, theirs := open(t, view("log"), os.O_RDWR), open(t, host("log"), os.O_RDWR)
+	if err := unix.Flock(int(mine.Fd()), unix.LOCK_EX); err != nil {
+		t.Error(err)
+	}
+	is(t, "flock", unix.Flock(int(theirs.Fd()), unix.LOCK_EX|unix.LOCK_NB), unix.EAGAIN)
+	if err := unix.Flock(int(mine.Fd()), unix.LOCK_UN); err != nil {
+		t.Error(err)
+	}
+	if _, err := posixLock(theirs, unix.F_SETLK, unix.F_WRLCK, 0, 10); err != nil {
+		t.Error(err)
+	}
+	_, err = posixLock(mine, unix.F_SETLK, unix.F_WRLCK, 5, 10)
+	is(t, "fcntl", err, unix.EAGAIN)
+	if _, err := posixLock(mine, unix.F_SETLK, unix.F_WRLCK, 10, 10); err != nil {
+		t.Error(err)
+	}
+	_, err = posixLock(theirs, unix.F_SETLK, unix.F_WRLCK, 15, 1)
+	is(t, "fcntl, the other way", err, unix.EAGAIN)
+	mine.Close()
+	if _, err := posixLock(theirs, unix.F_SETLK, unix.F_WRLCK, 15, 1); err != nil {
+		t.Errorf("after the close: %v", err)
+	}
+	theirs.Close()
+
+	// The server goes and comes back.
+	g.KillServer(t)
+	_, err = os.ReadFile(view("log"))
+	is(t, "no server", err, unix.ENOTCONN)
+	is(t, "no server", os.WriteFile(view("lost"), nil, 0o644), unix.ENOTCONN)
+	if got := names(t, m.Dir) + read(t, m.Path("etc/hosts")); got != "absolute data etc link outside plainhosts" {
+		t.Errorf("%q", got)
+	}
+	write(t, m.Path("etc/hosts"), "still writable")
+	g.StartServer(t)
+	g.Await(t)
+	if got := names(t, m.Path("data")); got != "dir link log second" {
+		t.Errorf("%q", got)
+	}
+	if got := read(t, view("log")); len(got) != 200 {
+		t.Errorf("%d bytes of 200", len(got))
+	}
+	write(t, view("again"), "x")
+	log := read(t, filepath.Join(l.Root, "log"))
+	if strings.Count(log, "the source is gone") != 1 || strings.Count(log, "the source is back") != 1 {
+		t.Errorf("the log does not say once that it went and came back:\n%s", log)
+	}
+}

@@ -25,6 +25,7 @@ import (
 
 // shop is a store with the image of the application in it.
 type shop struct {
+	harness.CLI
 	t    *testing.T
 	root string
 }
@@ -55,7 +56,8 @@ var program = sync.OnceValues(func() (string, error) {
 // newShop makes a store with app:v1 in it.
 func newShop(t *testing.T) *shop {
 	harness.NeedRoot(t)
-	s := &shop{t, filepath.Join(harness.Dir(t), "store")}
+	root := filepath.Join(harness.Dir(t), "store")
+	s := &shop{harness.CLI{T: t, Root: root}, t, root}
 	s.load("app:v1", "welcome\n")
 	return s
 }
@@ -101,7 +103,7 @@ func (s *shop) load(name, list string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.do("image", "load", "--name", name, dir)
+	s.Do("image", "load", "--name", name, dir)
 }
 
 func withConfig(t *testing.T, img v1.Image) *v1.ConfigFile {
@@ -116,43 +118,12 @@ func withConfig(t *testing.T, img v1.Image) *v1.ConfigFile {
 	return c
 }
 
-func (s *shop) run(args ...string) ([]byte, error) {
-	cmd := exec.Command(harness.Binary(), args...)
-	cmd.Env = append(os.Environ(), "PLYFS_ROOT="+s.root)
-	return cmd.CombinedOutput()
-}
-
-// do runs plyfs, which must succeed, and returns what it printed.
-func (s *shop) do(args ...string) string {
-	s.t.Helper()
-	out, err := s.run(args...)
-	if err != nil {
-		s.t.Fatalf("plyfs %s: %v\n%s", strings.Join(args, " "), err, out)
-	}
-	return string(out)
-}
-
-func (s *shop) want(want string, args ...string) {
-	s.t.Helper()
-	if got := s.do(args...); got != want {
-		s.t.Errorf("plyfs %s: %q, want %q", strings.Join(args, " "), got, want)
-	}
-}
-
-// fails runs plyfs, which must fail and give the reason.
-func (s *shop) fails(reason string, args ...string) {
-	s.t.Helper()
-	if out, err := s.run(args...); err == nil || !strings.Contains(string(out), reason) {
-		s.t.Errorf("plyfs %s: %v, want a failure with %q:\n%s", strings.Join(args, " "), err, reason, out)
-	}
-}
-
 // mount mounts with plyfs mount, and returns where, and what ends it.
 func (s *shop) mount(args ...string) (dir string, umount func()) {
 	s.t.Helper()
 	dir = harness.Dir(s.t)
-	s.do(append(append([]string{"mount"}, args...), dir)...)
-	return dir, func() { s.do("umount", dir) }
+	s.Do(append(append([]string{"mount"}, args...), dir)...)
+	return dir, func() { s.Do("umount", dir) }
 }
 
 func (s *shop) write(path, text string) {
@@ -179,9 +150,9 @@ func (s *shop) gone(path string) {
 func TestTwoContainersFromOneImage(t *testing.T) {
 	s := newShop(t)
 	before := harness.Dump(t, s.root+"/layers", true)
-	s.do("run", "--name", "one", "app:v1", "write", "/etc/app.conf", "from one")
-	s.do("create", "--name", "two", "app:v1", "cat", "/etc/app.conf")
-	s.want("from the image\n", "start", "-a", "two")
+	s.Do("run", "--name", "one", "app:v1", "write", "/etc/app.conf", "from one")
+	s.Do("create", "--name", "two", "app:v1", "cat", "/etc/app.conf")
+	s.Want("from the image\n", "start", "-a", "two")
 	if diff := cmp.Diff(before, harness.Dump(t, s.root+"/layers", true)); diff != "" {
 		t.Errorf("the image's layers changed:\n%s", diff)
 	}
@@ -189,43 +160,43 @@ func TestTwoContainersFromOneImage(t *testing.T) {
 
 func TestDataGoneAfterRemove(t *testing.T) {
 	s := newShop(t)
-	s.do("run", "--name", "one", "app:v1", "write", "/note", "kept while it lives")
-	s.do("rm", "one")
-	s.do("create", "--name", "one", "app:v1", "ls", "/")
-	if out := s.do("start", "-a", "one"); strings.Contains(out, "note") {
+	s.Do("run", "--name", "one", "app:v1", "write", "/note", "kept while it lives")
+	s.Do("rm", "one")
+	s.Do("create", "--name", "one", "app:v1", "ls", "/")
+	if out := s.Do("start", "-a", "one"); strings.Contains(out, "note") {
 		t.Errorf("a new container has the old one's file: %s", out)
 	}
 }
 
 func TestNamedVolumeOutlivesItsContainer(t *testing.T) {
 	s := newShop(t)
-	s.do("run", "--rm", "-v", "todo:/data", "app:v1", "add", "milk")
-	s.want("welcome\nmilk\n", "run", "--rm", "-v", "todo:/data", "app:v1")
-	s.want("todo\n", "volume", "ls", "-q") // the anonymous ones went with --rm; none was made
+	s.Do("run", "--rm", "-v", "todo:/data", "app:v1", "add", "milk")
+	s.Want("welcome\nmilk\n", "run", "--rm", "-v", "todo:/data", "app:v1")
+	s.Want("todo\n", "volume", "ls", "-q") // the anonymous ones went with --rm; none was made
 }
 
 func TestAnonymousVolumeFromTheImage(t *testing.T) {
 	s := newShop(t)
-	s.do("run", "--name", "one", "app:v1", "add", "bread")
-	name := strings.TrimSpace(s.do("volume", "ls", "-q"))
+	s.Do("run", "--name", "one", "app:v1", "add", "bread")
+	name := strings.TrimSpace(s.Do("volume", "ls", "-q"))
 	if len(name) != 64 {
 		t.Errorf("the volume is called %q", name)
 	}
-	s.want("welcome\nbread\n", "run", "--rm", "--volumes-from", "one:ro", "app:v1")
-	s.do("rm", "-v", "one")
-	s.want("", "volume", "ls", "-q")
+	s.Want("welcome\nbread\n", "run", "--rm", "--volumes-from", "one:ro", "app:v1")
+	s.Do("rm", "-v", "one")
+	s.Want("", "volume", "ls", "-q")
 }
 
 func TestBindBothWaysAndSingleFile(t *testing.T) {
 	s := newShop(t)
 	host := harness.Dir(t)
-	s.do("run", "--rm", "-v", host+":/data", "app:v1", "add", "from inside")
+	s.Do("run", "--rm", "-v", host+":/data", "app:v1", "add", "from inside")
 	if b, err := os.ReadFile(host + "/list"); err != nil || string(b) != "from inside\n" {
 		t.Errorf("the host sees %q, %v", b, err)
 	}
 	if err := os.WriteFile(host+"/app.conf", []byte("from the host\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	s.want("from the host\n", "run", "--rm", "-v", host+"/app.conf:/etc/app.conf:ro", "app:v1", "cat", "/etc/app.conf")
-	s.want("sibling\n", "run", "--rm", "-v", host+"/app.conf:/etc/app.conf:ro", "app:v1", "cat", "/etc/other")
+	s.Want("from the host\n", "run", "--rm", "-v", host+"/app.conf:/etc/app.conf:ro", "app:v1", "cat", "/etc/app.conf")
+	s.Want("sibling\n", "run", "--rm", "-v", host+"/app.conf:/etc/app.conf:ro", "app:v1", "cat", "/etc/other")
 }

@@ -1,7 +1,6 @@
 package note
 
 import (
-	"debug/elf"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,17 +23,7 @@ func TestTourOfTheReadme(t *testing.T) {
 	if !found {
 		t.Fatal("the README has no tour")
 	}
-	busybox, err := exec.LookPath("busybox")
-	if err != nil {
-		t.Skip(err)
-	}
-	if f, err := elf.Open(busybox); err == nil {
-		libs, _ := f.ImportedLibraries()
-		f.Close()
-		if len(libs) > 0 {
-			t.Skipf("%s is not static", busybox)
-		}
-	}
+	harness.Busybox(t) // or skip
 	dir := harness.Dir(t)
 	if err := os.Symlink(harness.Binary(), dir+"/plyfs"); err != nil {
 		t.Fatal(err)

@@ -15,29 +15,29 @@ import (
 func TestVolumeCarriedToTheNextVersion(t *testing.T) {
 	s := newShop(t)
 	s.load("app:v2", "welcome to version 2\n")
-	s.do("run", "--name", "app", "-v", "todo:/data", "app:v1", "add", "milk")
-	s.do("rm", "app")
-	s.do("image", "rm", "app:v1")
+	s.Do("run", "--name", "app", "-v", "todo:/data", "app:v1", "add", "milk")
+	s.Do("rm", "app")
+	s.Do("image", "rm", "app:v1")
 	// The new version's own list stays hidden: the volume has been filled already.
-	s.want("welcome\nmilk\n", "run", "--name", "app", "-v", "todo:/data", "app:v2")
-	s.want("welcome to version 2\n", "run", "--rm", "-v", "new:/data", "app:v2")
+	s.Want("welcome\nmilk\n", "run", "--name", "app", "-v", "todo:/data", "app:v2")
+	s.Want("welcome to version 2\n", "run", "--rm", "-v", "new:/data", "app:v2")
 }
 
 func TestExplicitVolumeOverVOLUME(t *testing.T) {
 	s := newShop(t)
 	host := harness.Dir(t)
-	s.do("create", "--name", "one", "-v", "mine:/data", "app:v1")
-	s.do("create", "--name", "two", "-v", host+":/data", "app:v1")
-	s.do("create", "--name", "three", "--tmpfs", "/data", "app:v1")
-	s.want("mine\n", "volume", "ls", "-q")
+	s.Do("create", "--name", "one", "-v", "mine:/data", "app:v1")
+	s.Do("create", "--name", "two", "-v", host+":/data", "app:v1")
+	s.Do("create", "--name", "three", "--tmpfs", "/data", "app:v1")
+	s.Want("mine\n", "volume", "ls", "-q")
 }
 
 func TestReadOnlyBind(t *testing.T) {
 	s := newShop(t)
 	host := harness.Dir(t)
 	s.write(host+"/app.conf", "from the host\n")
-	s.do("create", "--name", "one", "-v", host+":/conf:ro", "app:v1", "write", "/conf/app.conf", "mine")
-	s.fails("read-only file system", "start", "-a", "one")
+	s.Do("create", "--name", "one", "-v", host+":/conf:ro", "app:v1", "write", "/conf/app.conf", "mine")
+	s.Fails("read-only file system", "start", "-a", "one")
 	s.holds(host+"/app.conf", "from the host\n")
 
 	view, umount := s.mount("--container", "one")
@@ -63,11 +63,11 @@ func TestDirectoryShadowing(t *testing.T) {
 	s := newShop(t)
 	host := harness.Dir(t)
 	s.write(host+"/host.conf", "")
-	s.want("host.conf\n", "run", "--rm", "-v", host+":/etc", "app:v1", "ls", "/etc")
-	s.want("from the image\n", "run", "--rm", "app:v1", "cat", "/etc/app.conf")
+	s.Want("host.conf\n", "run", "--rm", "-v", host+":/etc", "app:v1", "ls", "/etc")
+	s.Want("from the image\n", "run", "--rm", "app:v1", "cat", "/etc/app.conf")
 
 	// The same writable layer, with the shadow and without.
-	s.do("create", "--name", "one", "app:v1", "cat", "/etc/app.conf")
+	s.Do("create", "--name", "one", "app:v1", "cat", "/etc/app.conf")
 	view, umount := s.mount("--container", "one")
 	s.write(view+"/etc/app.conf", "changed\n")
 	umount()
@@ -75,7 +75,7 @@ func TestDirectoryShadowing(t *testing.T) {
 	s.gone(view + "/etc/app.conf")
 	s.write(view+"/etc/new.conf", "under the shadow\n")
 	umount()
-	s.want("changed\n", "start", "-a", "one")
+	s.Want("changed\n", "start", "-a", "one")
 	s.gone(s.root + "/containers/one/upper/etc/new.conf")
 	s.holds(host+"/new.conf", "under the shadow\n")
 }
@@ -84,18 +84,18 @@ func TestDirectoryShadowing(t *testing.T) {
 func TestHideTheImagesDataBehindAnEmptyPlace(t *testing.T) {
 	s := newShop(t)
 	before := harness.Dump(t, s.root+"/layers", true)
-	s.want("list\n", "run", "--rm", "app:v1", "ls", "/data") // a volume that is filled hides nothing
+	s.Want("list\n", "run", "--rm", "app:v1", "ls", "/data") // a volume that is filled hides nothing
 	for _, empty := range [][]string{
 		{"--tmpfs", "/data"},
 		{"-v", harness.Dir(t) + ":/data"},
 		{"-v", "empty:/data:nocopy"},
 		{"--mount", "type=volume,source=other,target=/data,volume-nocopy"},
 	} {
-		s.want("", append(append([]string{"run", "--rm"}, empty...), "app:v1", "ls", "/data")...)
-		s.do(append(append([]string{"run", "--rm"}, empty...), "app:v1", "add", "mine")...)
+		s.Want("", append(append([]string{"run", "--rm"}, empty...), "app:v1", "ls", "/data")...)
+		s.Do(append(append([]string{"run", "--rm"}, empty...), "app:v1", "add", "mine")...)
 	}
-	s.want("mine\n", "run", "--rm", "-v", "empty:/data", "app:v1")
-	s.want("welcome\n", "run", "--rm", "app:v1")
+	s.Want("mine\n", "run", "--rm", "-v", "empty:/data", "app:v1")
+	s.Want("welcome\n", "run", "--rm", "app:v1")
 	if diff := cmp.Diff(before, harness.Dump(t, s.root+"/layers", true)); diff != "" {
 		t.Errorf("what was hidden changed:\n%s", diff)
 	}
@@ -106,7 +106,7 @@ func TestAllSourcesInOneView(t *testing.T) {
 	before := harness.Dump(t, s.root+"/layers", true)
 	host := harness.Dir(t)
 	s.write(host+"/app.conf", "from the host\n")
-	s.do("create", "--name", "one", "-v", host+":/conf", "-v", "todo:/data", "--tmpfs", "/cache", "app:v1", "cat", "/conf/new")
+	s.Do("create", "--name", "one", "-v", host+":/conf", "-v", "todo:/data", "--tmpfs", "/cache", "app:v1", "cat", "/conf/new")
 	view, umount := s.mount("--container", "one")
 	s.holds(view+"/etc/app.conf", "from the image\n") // image layers
 	s.holds(view+"/conf/app.conf", "from the host\n") // bind
@@ -128,7 +128,7 @@ func TestAllSourcesInOneView(t *testing.T) {
 	for _, name := range []string{"/conf", "/data", "/cache"} {
 		s.gone(upper + name)
 	}
-	s.want("conf\n", "start", "-a", "one")
+	s.Want("conf\n", "start", "-a", "one")
 	if diff := cmp.Diff(before, harness.Dump(t, s.root+"/layers", true)); diff != "" {
 		t.Errorf("the image's layers changed:\n%s", diff)
 	}
@@ -141,17 +141,17 @@ func TestDistributedBindAsConfigurationSource(t *testing.T) {
 	s.write(server+"/app.conf", "from the server\n")
 	far := harness.SSHFS(t, server)
 	for _, name := range []string{"one", "two"} {
-		s.want("from the server\n", "run", "--name", name, "-v", far+":/etc/app:ro", "app:v1", "cat", "/etc/app/app.conf")
+		s.Want("from the server\n", "run", "--name", name, "-v", far+":/etc/app:ro", "app:v1", "cat", "/etc/app/app.conf")
 	}
 	s.write(server+"/app.conf", "changed on the server\n")
 	for _, name := range []string{"one", "two"} {
-		s.want("changed on the server\n", "start", "-a", name)
+		s.Want("changed on the server\n", "start", "-a", name)
 	}
-	s.want("from the image\n", "run", "--rm", "-v", far+":/etc/app:ro", "app:v1", "cat", "/etc/app.conf")
+	s.Want("from the image\n", "run", "--rm", "-v", far+":/etc/app:ro", "app:v1", "cat", "/etc/app.conf")
 	// Beside all the other sources.
 	local := harness.Dir(t)
 	s.write(local+"/local", "local bind\n")
-	s.do("create", "--name", "all", "-v", far+":/etc/app:ro", "-v", local+":/local", "-v", "todo:/data", "app:v1", "cat", "/note")
+	s.Do("create", "--name", "all", "-v", far+":/etc/app:ro", "-v", local+":/local", "-v", "todo:/data", "app:v1", "cat", "/note")
 	view, umount := s.mount("--container", "all")
 	s.write(view+"/note", "writable layer\n")
 	s.holds(view+"/etc/app/app.conf", "changed on the server\n")
@@ -162,14 +162,14 @@ func TestDistributedBindAsConfigurationSource(t *testing.T) {
 		t.Errorf("writing to the distributed bind: %v", err)
 	}
 	umount()
-	s.want("writable layer\n", "start", "-a", "all")
+	s.Want("writable layer\n", "start", "-a", "all")
 }
 
 func TestImageOnlyMounted(t *testing.T) {
 	s := newShop(t)
-	s.fails("no such volume", "mount", "--image", "app:v1", "--volume", "todo:/data", harness.Dir(t))
-	s.fails("no image", "mount", "--image", "nosuch", harness.Dir(t))
-	s.do("volume", "create", "todo")
+	s.Fails("no such volume", "mount", "--image", "app:v1", "--volume", "todo:/data", harness.Dir(t))
+	s.Fails("no image", "mount", "--image", "nosuch", harness.Dir(t))
+	s.Do("volume", "create", "todo")
 	view, umount := s.mount("--image", "app:v1", "--volume", "todo:/data")
 	if err := os.WriteFile(view+"/note", nil, 0o644); !errors.Is(err, unix.EROFS) {
 		t.Errorf("writing to an image: %v", err)
@@ -177,32 +177,32 @@ func TestImageOnlyMounted(t *testing.T) {
 	s.holds(view+"/data/list", "welcome\n") // filled, as for a container
 	s.write(view+"/data/list", "mine\n")
 	// What is mounted stays, whatever becomes of its name.
-	s.do("image", "rm", "app:v1")
+	s.Do("image", "rm", "app:v1")
 	s.holds(view+"/etc/app.conf", "from the image\n")
-	s.fails("is mounted", "volume", "rm", "todo")
+	s.Fails("is mounted", "volume", "rm", "todo")
 	umount()
-	s.do("image", "prune")
+	s.Do("image", "prune")
 	if left, _ := os.ReadDir(s.root + "/layers"); len(left) != 0 {
 		t.Errorf("layers are left: %v", left)
 	}
-	s.do("volume", "rm", "todo")
+	s.Do("volume", "rm", "todo")
 }
 
 func TestContainerOnlyMounted(t *testing.T) {
 	s := newShop(t)
-	s.do("create", "--name", "one", "app:v1", "cat", "/note")
+	s.Do("create", "--name", "one", "app:v1", "cat", "/note")
 	view, umount := s.mount("--container", "one")
-	if out := s.do("ps"); !strings.Contains(out, "mounted") {
+	if out := s.Do("ps"); !strings.Contains(out, "mounted") {
 		t.Errorf("ps: %s", out)
 	}
 	s.write(view+"/note", "from outside\n")
 	for _, args := range [][]string{{"start", "one"}, {"stop", "one"}, {"rm", "one"}, {"rm", "-f", "one"}, {"mount", "--container", "one", harness.Dir(t)}} {
-		s.fails("plyfs umount "+view, args...)
+		s.Fails("plyfs umount "+view, args...)
 	}
 	umount()
-	if out := s.do("ps", "-a"); !strings.Contains(out, "created") {
+	if out := s.Do("ps", "-a"); !strings.Contains(out, "created") {
 		t.Errorf("ps -a: %s", out)
 	}
-	s.want("from outside\n", "start", "-a", "one")
-	s.fails("name no others", "mount", "--container", "one", "--lower", "/etc", harness.Dir(t))
+	s.Want("from outside\n", "start", "-a", "one")
+	s.Fails("name no others", "mount", "--container", "one", "--lower", "/etc", harness.Dir(t))
 }

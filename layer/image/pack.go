@@ -29,11 +29,9 @@ type Changes struct {
 	Foreign []string
 }
 
-// Layer returns the changes as a layer. They are packed when it is opened.
-func (c Changes) Layer() *Layer {
-	return &Layer{Size: -1, open: func(ctx context.Context) (io.ReadCloser, error) {
-		return pipe(func(w io.Writer) error { return Pack(ctx, c, w) }), nil
-	}}
+// StreamLayer returns a layer of which nothing is known before it is read: open returns its archive, plain.
+func StreamLayer(open func() (io.ReadCloser, error)) *Layer {
+	return &Layer{Size: -1, open: func(context.Context) (io.ReadCloser, error) { return open() }}
 }
 
 // pipe runs write in the background and returns what it writes.

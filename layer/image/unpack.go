@@ -38,6 +38,9 @@ type UnpackOptions struct {
 	// SkipDevices leaves device files out, with a note, instead of failing: an
 	// ordinary user cannot make them.
 	SkipDevices bool
+	// OneOwner gives everything to root, with a note: in a user namespace with a single id there
+	// is nobody else.
+	OneOwner bool
 	// NeedEnd refuses an archive without an end mark. Some programs leave it away; where
 	// no digest says that the archive is whole, only the mark does.
 	NeedEnd bool
@@ -124,6 +127,8 @@ type unpacker struct {
 	out  Unpacked
 	buf  []byte
 	cur  place // the directory the last entry was in
+
+	squashed bool // the note about owners was made
 }
 
 // place is an open directory, with the times it is to have when we are done in it.

@@ -129,7 +129,15 @@ func (u *unpacker) attributes(fd int, name string, h *tar.Header) error {
 	if h.Uid < 0 || h.Gid < 0 || int64(h.Uid) >= math.MaxUint32 || int64(h.Gid) >= math.MaxUint32 {
 		return fmt.Errorf("impossible owner %d:%d", h.Uid, h.Gid)
 	}
-	if err := layer.Chown(fd, name, h.Uid, h.Gid); err == unix.EINVAL || err == unix.EPERM {
+	uid, gid := h.Uid, h.Gid
+	if u.OneOwner && uid|gid != 0 {
+		if !u.squashed {
+			u.squashed = true
+			u.note("owners other than 0:0 are left out: /etc/subuid and /etc/subgid give you no ids for them, or newuidmap is missing")
+		}
+		uid, gid = 0, 0
+	}
+	if err := layer.Chown(fd, name, uid, gid); err == unix.EINVAL || err == unix.EPERM {
 		return fmt.Errorf("owner %d:%d does not exist in this user namespace: give the user more subordinate ids (/etc/subuid, /etc/subgid): %w", h.Uid, h.Gid, err)
 	} else if err != nil {
 		return fmt.Errorf("owner: %w", err)

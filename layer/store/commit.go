@@ -19,7 +19,7 @@ type CommitOptions struct {
 
 // Commit makes an image of changes to the image base: its layers, and the changes as a
 // further one.
-func (s *Store) Commit(ctx context.Context, base string, c image.Changes, o CommitOptions) (*Image, error) {
+func (s *Store) Commit(ctx context.Context, base string, changes *image.Layer, o CommitOptions) (*Image, error) {
 	img, err := s.Image(base)
 	if err != nil {
 		return nil, err
@@ -33,7 +33,7 @@ func (s *Store) Commit(ctx context.Context, base string, c image.Changes, o Comm
 	}
 	a := &adder{s: s, ns: s.namespace(), progress: o.Progress}
 	defer a.release()
-	out, err := a.commit(ctx, img, c, names, &o)
+	out, err := a.commit(ctx, img, changes, names, &o)
 	if err != nil {
 		a.release()
 		a.undo()
@@ -42,7 +42,7 @@ func (s *Store) Commit(ctx context.Context, base string, c image.Changes, o Comm
 	return out, nil
 }
 
-func (a *adder) commit(ctx context.Context, base *Image, c image.Changes, names []string, o *CommitOptions) (*Image, error) {
+func (a *adder) commit(ctx context.Context, base *Image, changes *image.Layer, names []string, o *CommitOptions) (*Image, error) {
 	rec := imageRecord{Loaded: time.Now().UTC().Round(time.Second), Source: "commit of " + base.Name()}
 	var dirs []string
 	for _, l := range base.Layers {
@@ -59,7 +59,7 @@ func (a *adder) commit(ctx context.Context, base *Image, c image.Changes, names 
 	if a.progress != nil {
 		a.progress.Layer(1, 1, "", -1)
 	}
-	name, had, err := a.layer(ctx, c.Layer(), dirs)
+	name, had, err := a.layer(ctx, changes, dirs)
 	if err != nil {
 		return nil, err
 	}

@@ -20,6 +20,7 @@ import (
 //	  upper/ work/     the writable layer
 //	  merged/          where the view is mounted
 //	  etc/             resolv.conf, hosts and hostname as the container sees them
+//	  empty/           mount points that the image does not have
 //	  control          the daemon's socket
 //	  output           what a detached run printed
 //	  log              messages of the daemon

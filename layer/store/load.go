@@ -15,6 +15,7 @@ import (
 
 	"github.com/plyfs/plyfs/layer"
 	"github.com/plyfs/plyfs/layer/image"
+	"github.com/plyfs/plyfs/layer/store/userns"
 	"github.com/plyfs/plyfs/whiteout"
 )
 
@@ -278,7 +279,7 @@ func (a *adder) unpack(ctx context.Context, l *image.Layer, stage *Stage, below 
 	}
 	defer archive.Close()
 	out, err := image.Unpack(ctx, archive, root, recipe, image.UnpackOptions{
-		Namespace: a.ns, Below: image.Below(below, a.ns), SkipDevices: a.ns == whiteout.User, NeedEnd: l.DiffID == ""})
+		Namespace: a.ns, Below: image.Below(below, a.ns), SkipDevices: a.ns == whiteout.User, OneOwner: userns.OneID(), NeedEnd: l.DiffID == ""})
 	if err != nil {
 		return "", err
 	}

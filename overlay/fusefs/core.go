@@ -93,6 +93,9 @@ type (
 		// Keep says whether the kernel may keep the name it found n under, and what it
 		// knows of n: attributes, data, the names in it, and which are missing.
 		Keep(n N) (name, rest bool)
+		// Ahead says whether the attributes of a name may be looked up while dir is listed,
+		// because nobody else has to be asked for them.
+		Ahead(dir N, name string) bool
 		// OpenFile is told of every open, with the flags of open(2), before the kernel
 		// gets its answer; an error is the answer. direct says that the kernel shall do
 		// I/O on the file of Backing itself, if it can.

@@ -104,6 +104,8 @@ func (s *session[N]) plusEntry(r *request, dir N, e *Entry, o *fuse.EntryOut, wa
 		return
 	case e.Name == "." || e.Name == "..":
 		return
+	case s.shares != nil && !s.shares.Ahead(dir, e.Name):
+		return
 	}
 	a := &r.w.attr
 	n, err := s.fs.Lookup(&r.caller, dir, e.Name, a)

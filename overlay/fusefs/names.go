@@ -79,13 +79,20 @@ func (s *session[N]) mknod(r *request, dir N) unix.Errno {
 	if in == nil {
 		return unix.EIO
 	}
-	name, _, e := r.child(int(unsafe.Sizeof(*in)))
+	return s.make(r, int(unsafe.Sizeof(*in)), in.Umask, func(name string, a *Attr) (N, error) {
+		return s.fs.Mknod(&r.caller, dir, name, in.Mode, in.Rdev, a)
+	})
+}
+
+// make answers r with what create made of the name at off.
+func (s *session[N]) make(r *request, off int, umask uint32, create func(name string, a *Attr) (N, error)) unix.Errno {
+	name, _, e := r.child(off)
 	if e != 0 {
 		return e
 	}
-	r.caller.Umask = in.Umask
+	r.caller.Umask = umask
 	a := &r.w.attr
-	n, err := s.fs.Mknod(&r.caller, dir, name, in.Mode, in.Rdev, a)
+	n, err := create(name, a)
 	if err != nil {
 		return errno(err)
 	}
@@ -142,17 +149,9 @@ func (s *session[N]) mkdir(r *request, dir N) unix.Errno {
 	if in == nil {
 		return unix.EIO
 	}
-	name, _, e := r.child(int(unsafe.Sizeof(*in)))
-	if e != 0 {
-		return e
-	}
-	r.caller.Umask = in.Umask
-	a := &r.w.attr
-	n, err := s.fs.Mkdir(&r.caller, dir, name, in.Mode, a)
-	if err != nil {
-		return errno(err)
-	}
-	return s.entry(r, n, a)
+	return s.make(r, int(unsafe.Sizeof(*in)), in.Umask, func(name string, a *Attr) (N, error) {
+		return s.fs.Mkdir(&r.caller, dir, name, in.Mode, a)
+	})
 }
 
 func (s *session[N]) symlink(r *request, dir N) unix.Errno {

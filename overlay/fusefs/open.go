@@ -175,7 +175,11 @@ func (f *openFiles[N]) back(h *openNode, fd int, upper bool, release func()) {
 	id, e := f.s.conn.backingOpen(fd)
 	if e != 0 {
 		release()
-		f.s.opt.logOnce(&f.s.noBacking, "passthrough: the kernel refuses a file (%v); serving such files through the page cache", e)
+		why := e.Error()
+		if e == unix.ELOOP { // "too many levels", not of links
+			why = "its filesystem is a stacked one"
+		}
+		f.s.opt.logOnce(&f.s.noBacking, "passthrough: the kernel refuses a file (%s); such files are served without it", why)
 		return
 	}
 	h.backing, h.upper, h.release = id, upper, release

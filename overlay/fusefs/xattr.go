@@ -1,6 +1,7 @@
 package fusefs
 
 import (
+	"strings"
 	"unsafe"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -22,6 +23,11 @@ func (s *session[N]) getxattr(r *request, n N) unix.Errno {
 		return s.getControl(r, n, name, int(in.Size))
 	}
 	got, err := s.fs.Getxattr(n, name, r.out[:min(int(in.Size), len(r.out))])
+	if err == unix.EOPNOTSUPP && s.neg.acl && strings.HasPrefix(name, "system.posix_acl_") {
+		// A file of a filesystem without access lists has none. The kernel asks before it decides
+		// about access, and takes another error for its decision (fuse_get_acl).
+		return unix.ENODATA
+	}
 	return sized(r, int(in.Size), got, err)
 }
 

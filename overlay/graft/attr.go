@@ -74,7 +74,7 @@ func (u *Union) change(c *overlay.Caller, g *inode, fd int, s *overlay.SetAttr) 
 			gid = int(s.GID)
 		}
 		if err := u.may(c, g, func() error { return layer.Chown(fd, "", uid, gid) }); err != nil {
-			g.src.lacks("changes of owner", err)
+			g.src.lacks("changes of owner", err, fd)
 			return err
 		}
 	}
@@ -82,7 +82,7 @@ func (u *Union) change(c *overlay.Caller, g *inode, fd int, s *overlay.SetAttr) 
 	case s.Mask&overlay.SetMode != 0:
 		if err := u.may(c, g, func() error { return layer.Chmod(fd, "", s.Mode&0o7777) }); err != nil {
 			if g.typ != unix.S_IFLNK {
-				g.src.lacks("changes of mode", err)
+				g.src.lacks("changes of mode", err, fd)
 			}
 			return err
 		}

@@ -16,7 +16,7 @@ func (u *Union) create(c *overlay.Caller, p *inode, name, feature string, a *ove
 	err := u.at(p, func(fd int) error {
 		if err := u.as(c, func() error { return make(fd) }); err != nil {
 			if feature != "" {
-				p.src.lacks(feature, err)
+				p.src.lacks(feature, err, fd)
 			}
 			return err
 		}
@@ -136,10 +136,13 @@ func (u *Union) tmpfile(c *overlay.Caller, p *inode, mode uint32, a *overlay.Att
 
 func (u *Union) link(n, p *inode, name string, a *overlay.Attr) error {
 	err := u.at(p, func(fd int) error {
-		return u.at(n, func(own int) error { return layer.LinkFD(own, fd, name) })
+		return u.at(n, func(own int) error {
+			err := layer.LinkFD(own, fd, name)
+			p.src.lacks("hard links", err, fd, own)
+			return err
+		})
 	})
 	if err != nil {
-		p.src.lacks("hard links", err)
 		return err
 	}
 	u.nodes.mu.Lock()

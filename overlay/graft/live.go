@@ -16,6 +16,9 @@ func (u *Union) at(n *inode, f func(fd int) error) error {
 			err = f(d.fd)
 			d.done()
 		}
+		if err == nil {
+			n.src.answered()
+		}
 		if err == nil || !isGone(err) || try > 0 {
 			return err
 		}

@@ -11,6 +11,13 @@ import (
 // reference.
 func (u *Union) Lookup(c *overlay.Caller, parent Node, name string, a *overlay.Attr) (Node, error) {
 	if p := u.point(parent, name); p != nil {
+		if g := p.root.g; g.src != nil && g.typ == unix.S_IFDIR && !g.src.private {
+			// The kernel keeps the parent locked meanwhile: a source that does not answer would
+			// keep all others from changing it. It asks for the attributes before it uses them,
+			// see Keep.
+			*a = g.src.first
+			return p.root, nil
+		}
 		return p.root, u.Getattr(p.root, a)
 	}
 	parent = parent.over()

@@ -25,13 +25,15 @@ type source struct {
 	noACL   atomic.Bool // has no access lists
 	root    *inode
 	typ     uint32
+	first   overlay.Attr // of the root, as it was found
 	cleanup func()
 	nodes   map[key]*inode // guarded by table.mu
 
 	gen atomic.Uint32 // times the root was opened
 
-	mu   sync.Mutex // guards gone; held while the root is opened again
-	gone bool       // and the log says so
+	ground ground      // where the root was found
+	mu     sync.Mutex  // held while the root is opened again
+	gone   atomic.Bool // and the log says so; changed with mu held
 
 	said sync.Map // features the log has named as missing
 }
@@ -62,10 +64,11 @@ func (u *Union) openSource(spec *Spec) (*source, error) {
 			}
 		}
 	}
-	fd, err := s.open()
+	fd, g, err := s.open()
 	if err != nil {
 		return nil, fmt.Errorf("%s %s: cannot open the source: %w", spec.Kind, s.path, err)
 	}
+	s.ground = g
 	if err := s.plant(fd); err != nil {
 		return nil, fmt.Errorf("%s %s: %w", spec.Kind, s.path, err)
 	}
@@ -87,7 +90,8 @@ func (s *source) plant(fd int) error {
 	s.gen.Store(1)
 	n := &inode{typ: s.typ, src: s, top: true, key: keyOf(1, &a), ino: s.u.viewIno(&a)}
 	n.desc.Store(newDesc(fd))
-	s.root = n
+	s.root, s.first = n, a
+	s.u.show(n, &s.first)
 	var st unix.Statfs_t
 	if unix.Fstatfs(fd, &st) == nil {
 		s.remote = isRemote(int64(st.Type))
@@ -100,22 +104,47 @@ func (s *source) plant(fd int) error {
 	return nil
 }
 
+// ground says on what a path stands: by that a source that went away is told from the empty
+// directory that its mount point is without it.
+type ground struct {
+	magic int64 // the kind of filesystem, statfs(2)'s f_type
+	mount bool  // something is mounted right there
+}
+
+const statxAttrMountRoot = 0x2000 // STATX_ATTR_MOUNT_ROOT
+
 // open opens the root by its path. Links in it are followed: it is the user who named it.
 // Where it may, it opens a clone of the mounts there: nobody is kept from unmounting the original,
 // and what is read-only is so for the kernel too.
-func (s *source) open() (int, error) {
+func (s *source) open() (int, ground, error) {
+	var g ground
+	fd, err := unix.Open(s.path, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, g, err
+	}
+	var fs unix.Statfs_t
+	var a overlay.Attr
+	if err = retry(func() error { return unix.Fstatfs(fd, &fs) }); err == nil {
+		err = layer.Stat(fd, "", &a)
+	}
+	if err != nil {
+		unix.Close(fd)
+		return -1, g, err
+	}
+	g = ground{int64(fs.Type), a.Attributes&statxAttrMountRoot != 0}
 	if s.u.priv {
-		if fd := cloneMounts(s.path, s.spec.ReadOnly); fd >= 0 {
-			return fd, nil
+		if clone := cloneMounts(fd, s.spec.ReadOnly); clone >= 0 {
+			unix.Close(fd)
+			fd = clone
 		}
 	}
-	return unix.Open(s.path, unix.O_PATH|unix.O_CLOEXEC, 0)
+	return fd, g, nil
 }
 
-// cloneMounts returns a descriptor of a detached clone of what is mounted at path and
+// cloneMounts returns a descriptor of a detached clone of what is mounted at that of fd and
 // beneath it, or -1 where that is not permitted.
-func cloneMounts(path string, readOnly bool) int {
-	fd, err := unix.OpenTree(unix.AT_FDCWD, path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
+func cloneMounts(fd int, readOnly bool) int {
+	clone, err := unix.OpenTree(fd, "", unix.AT_EMPTY_PATH|unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
 	if err != nil {
 		return -1
 	}
@@ -123,11 +152,11 @@ func cloneMounts(path string, readOnly bool) int {
 	if readOnly {
 		attr.Attr_set = unix.MOUNT_ATTR_RDONLY
 	}
-	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &attr); err != nil {
-		unix.Close(fd)
+	if err := unix.MountSetattr(clone, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &attr); err != nil {
+		unix.Close(clone)
 		return -1
 	}
-	return fd
+	return clone
 }
 
 // isRemote knows the filesystems whose server has the last word on permissions.
@@ -165,12 +194,9 @@ func (s *source) revive() bool {
 	if old != nil && !isGone(answers(old.fd)) {
 		return true
 	}
-	fd, err := s.open()
+	fd, g, err := s.open()
 	if err == nil {
-		if err = answers(fd); err == nil {
-			err = layer.Stat(fd, "", &a)
-		}
-		if err == nil && uint32(a.Mode)&unix.S_IFMT != s.typ {
+		if err = layer.Stat(fd, "", &a); err == nil && (uint32(a.Mode)&unix.S_IFMT != s.typ || g != s.ground) {
 			err = errors.New("something else is there now")
 		}
 		if err != nil {
@@ -178,25 +204,45 @@ func (s *source) revive() bool {
 		}
 	}
 	if err != nil {
-		if !s.gone {
-			s.gone = true
+		if !s.gone.Swap(true) {
 			s.u.logf("%s %s: the source is gone: %v", s.spec.Kind, s.path, err)
 		}
 		return false
 	}
 	s.gen.Add(1)
 	s.root.desc.Swap(newDesc(fd)).done()
+	s.gone.Store(false)
 	s.u.logf("%s %s: the source is back", s.spec.Kind, s.path)
-	s.gone = false
 	return true
 }
 
-// lacks notes in the log, once, that the source cannot do something.
-func (s *source) lacks(feature string, err error) {
+// answered is called when something of the source worked: one that was only out of reach for a
+// while may be back without having been opened again.
+func (s *source) answered() {
+	if !s.gone.Load() {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.gone.Load() && answers(s.root.desc.Load().fd) == nil {
+		s.gone.Store(false)
+		s.u.logf("%s %s: the source is back", s.spec.Kind, s.path)
+	}
+}
+
+// lacks notes in the log, once, that the source cannot do something. What the objects of the
+// descriptors refuse because they are marked immutable or append-only is not that.
+func (s *source) lacks(feature string, err error, objects ...int) {
 	switch err {
 	case unix.EOPNOTSUPP, unix.ENOSYS, unix.ENOLCK, unix.EPERM, unix.ENOTTY:
 	default:
 		return
+	}
+	for _, fd := range objects {
+		var a overlay.Attr
+		if layer.Stat(fd, "", &a) == nil && a.Attributes&(unix.STATX_ATTR_IMMUTABLE|unix.STATX_ATTR_APPEND) != 0 {
+			return
+		}
 	}
 	if _, said := s.said.LoadOrStore(feature, true); !said {
 		s.u.logf("%s %s at %s: no %s: %v", s.spec.Kind, s.path, s.spec.Target, feature, err)

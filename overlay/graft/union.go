@@ -142,6 +142,12 @@ func (u *Union) Keep(n Node) (name, rest bool) {
 	return n.g.top, false
 }
 
+// Ahead implements fusefs.Sharer: a listing asks no source for attributes.
+func (u *Union) Ahead(dir Node, name string) bool {
+	p := u.point(dir, name)
+	return p == nil || p.root.g.src == nil || p.root.g.src.private
+}
+
 // self is this process as a caller.
 func (u *Union) self() *overlay.Caller {
 	return &overlay.Caller{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), PID: uint32(os.Getpid())}

@@ -50,8 +50,8 @@ func becomeCommand(s *Spec) error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
 		return fmt.Errorf("private mounts: %w", err)
 	}
-	m := mounter{root: s.Root, readOnly: s.ReadOnly}
-	if err := m.all(); err != nil {
+	m := mounter{root: s.Root}
+	if err := m.all(s.Tmp); err != nil {
 		return err
 	}
 	if s.Hostname != "" {

@@ -5,16 +5,16 @@ import (
 	"fmt"
 	"os"
 	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
 // mounter puts what programs expect into a view, in the mount namespace of the cell.
-type mounter struct {
-	root     string
-	readOnly bool // make no mount point in the view
-}
+type mounter struct{ root string }
+
+// MountPoints are the directories in the root of a view on which a cell mounts. They must be
+// there: one that the cell made would become part of the writable layer.
+var MountPoints = []string{"proc", "dev", "sys", "tmp"}
 
 // devices are the host's device nodes that a cell has.
 var devices = []string{"null", "zero", "full", "random", "urandom", "tty"}
@@ -39,8 +39,12 @@ func absolute(names []string) []string {
 	return out
 }
 
-func (m *mounter) all() error {
-	for _, step := range []func() error{m.proc, m.dev, m.sys, m.tmp, m.protect} {
+func (m *mounter) all(tmp bool) error {
+	steps := []func() error{m.proc, m.dev, m.sys, m.protect}
+	if tmp {
+		steps = append(steps, m.tmp)
+	}
+	for _, step := range steps {
 		if err := step(); err != nil {
 			return err
 		}
@@ -49,7 +53,7 @@ func (m *mounter) all() error {
 }
 
 // open returns an O_PATH descriptor of name in the view. Links of the image lead nowhere
-// but into the view; a missing directory is made.
+// but into the view.
 func (m *mounter) open(name string) (int, error) {
 	dir, err := unix.Open(m.root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -58,11 +62,6 @@ func (m *mounter) open(name string) (int, error) {
 	defer unix.Close(dir)
 	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
 	fd, err := openat2(dir, name, &how)
-	if err == unix.ENOENT && !m.readOnly && !strings.Contains(name, "/") {
-		if err = unix.Mkdirat(dir, name, 0o755); err == nil {
-			fd, err = openat2(dir, name, &how)
-		}
-	}
 	if err != nil {
 		return -1, &os.PathError{Op: "open in the view", Path: "/" + name, Err: err}
 	}
@@ -170,16 +169,9 @@ func (m *mounter) dev() error {
 	return err
 }
 
-// tmp gives a view without a /tmp an empty one; one that the image has stays, and is
+// tmp mounts an empty /tmp, for a view that has none; one that the image has stays, and is
 // part of the storage.
 func (m *mounter) tmp() error {
-	var st unix.Stat_t
-	if err := unix.Lstat(m.root+"/tmp", &st); err != unix.ENOENT {
-		return nil
-	}
-	if m.readOnly {
-		return nil
-	}
 	return m.mount("tmpfs", "tmp", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=1777")
 }
 

@@ -11,7 +11,7 @@ type Spec struct {
 	Dir      string   // working directory; made if missing; "" is "/"
 	User     string   // NAME|UID[:GROUP|GID] of the view's /etc/passwd and /etc/group; "" is root
 	Terminal bool     // a new terminal is its standard input, output and error
-	ReadOnly bool     // the view cannot be changed: make no mount point
+	Tmp      bool     // mount an empty /tmp; not for Exec
 }
 
 // Exit codes for failures that are not the command's own, as Docker has them.

@@ -19,12 +19,15 @@ type Failure struct {
 	Code    int
 	Text    string
 	Running bool // it runs already
+	Stuck   bool // it does not end
 }
 
 func (f *Failure) Error() string { return f.Text }
 
 // Is makes a Failure match store.ErrRunning.
 func (f *Failure) Is(target error) bool { return f.Running && target == store.ErrRunning }
+
+func failureOf(m *Message) *Failure { return &Failure{m.Code, m.Error, m.Running, m.Stuck} }
 
 var errGone = &Failure{Code: cell.CodeFailed, Text: "the container's daemon was killed, and the command with it"}
 
@@ -72,6 +75,12 @@ func (s *Session) Stop(seconds int, discard bool) error {
 	return s.conn.Send(&Message{Op: opStop, Timeout: seconds, Discard: discard})
 }
 
+// Pack asks for the writable layer, to be written to a file as an archive; [Session.Wait] returns when it is done.
+// With pause nothing in the container runs meanwhile.
+func (s *Session) Pack(to *os.File, pause bool) error {
+	return s.conn.Send(&Message{Op: opPack, Pause: pause}, to)
+}
+
 // Started waits until the command runs. An error of type *Failure says why it does not.
 func (s *Session) Started() error {
 	for {
@@ -87,7 +96,7 @@ func (s *Session) Started() error {
 			}
 			return nil
 		case m.Error != "":
-			return &Failure{m.Code, m.Error, m.Running}
+			return failureOf(m)
 		case m.Exit != nil: // of a container that ended meanwhile
 			return &Failure{Code: cell.CodeFailed, Text: "the container has just ended"}
 		case m.Say != "":
@@ -109,17 +118,16 @@ func (s *Session) Wait() (int, error) {
 		case m.Exit != nil:
 			return *m.Exit, nil
 		case m.Error != "":
-			return 0, &Failure{m.Code, m.Error, m.Running}
+			return 0, failureOf(m)
 		case m.Say != "":
 			s.Say(m.Say)
 		}
 	}
 }
 
-// Relay is Wait for the process in front of which the user sits: signals go to the command,
-// and if it has a terminal, that is connected with ours. input: ours is read, too.
+// Relay is Wait for the process in front of which the user sits: if the command has a terminal, that is
+// connected with ours. input: ours is read, too.
 func (s *Session) Relay(input bool) (int, error) {
-	defer s.forwardSignals()()
 	if s.terminal == nil {
 		return s.Wait()
 	}
@@ -194,9 +202,9 @@ func (s *Session) raw(input bool) func() {
 	}
 }
 
-// forwardSignals hands what reaches this process to the command. The function it returns
-// ends that.
-func (s *Session) forwardSignals() func() {
+// ForwardSignals hands what reaches this process to the command. It is to be called before
+// Started: the command may run, and say so, before we hear of it. The function it returns ends that.
+func (s *Session) ForwardSignals() func() {
 	ch := make(chan os.Signal, 16)
 	signal.Notify(ch, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2)
 	go func() {

@@ -15,6 +15,7 @@ type client struct {
 	conn     *Conn
 	attached bool // wants to know when the command runs
 	waits    bool // wants to know when it has ended
+	stops    bool // and waits because it has asked for that
 }
 
 // add takes the connection of the process that started us: it is attached already.
@@ -71,6 +72,9 @@ func (c *client) serve() {
 		case opSignal:
 			c.k.mu.Lock()
 			command := c.k.command
+			if command == nil {
+				c.k.early = append(c.k.early, unix.Signal(m.Signal))
+			}
 			c.k.mu.Unlock()
 			if command != nil {
 				if err := command.Signal(unix.Signal(m.Signal)); err != nil {
@@ -79,9 +83,13 @@ func (c *client) serve() {
 			}
 		case opStop:
 			c.k.mu.Lock()
-			c.waits = true
+			c.waits, c.stops = true, true
 			c.k.mu.Unlock()
 			c.k.stopWith(time.Duration(m.Timeout)*time.Second, m.Discard)
+		case opPack:
+			if len(files) == 1 {
+				c.pack(files[0], m.Pause)
+			}
 		case opExec:
 			if len(files) == 3 && m.Spec != nil {
 				c.exec(m, [3]*os.File{files[0], files[1], files[2]})
@@ -103,7 +111,11 @@ func (c *client) leave() {
 	for other := range c.k.clients {
 		drain = drain && !other.attached
 	}
+	last := c.k.Runtime == nil && len(c.k.clients) == 0
 	c.k.mu.Unlock()
+	if last {
+		c.k.end()
+	}
 	c.conn.Close()
 	if drain {
 		go c.k.drain(command.Terminal())

@@ -16,7 +16,12 @@
 //	attach            answered when the command runs (with the terminal, if it has one), and
 //	                  again when it has ended
 //	exec              the same for another command in the container
-//	stop              stop the container; answered when it has ended
+//	stop              stop the container; answered when it has ended, or does not end
+//	pack              write the writable layer, as an archive, to the descriptor that comes along;
+//	                  answered when that is done
+//
+// A container that does not run gets a keeper too while it is packed. That one runs no
+// command, writes down no state, and ends with its first connection.
 //
 // On the first two a signal message hands a signal to the command. The end of the
 // connection is the end of the interest, not of the command.

@@ -44,24 +44,33 @@ type Mounter func(ready func() error, quit <-chan struct{}, discarded func() boo
 type Keeper struct {
 	Store     *store.Store
 	Container *store.Container
-	Runtime   Runtime
+	Runtime   Runtime // nil: run nothing, only show the view to the first connection
 	Spec      *cell.Spec
 	Log       func(format string, args ...any)
+	// Pack writes the writable layer to a file, as an archive; the view is there.
+	Pack func(to *os.File) error
 
-	quit chan struct{} // closed when the view is to be taken away
+	quit     chan struct{} // closed by end: the view is to be taken away
+	quitOnce sync.Once
 
 	mu      sync.Mutex
 	state   store.State
 	command Command          // nil until it runs; guarded by mu
 	clients map[*client]bool // guarded by mu
+	shown   bool             // the view is there; guarded by mu
 	ended   bool             // no client is accepted any more; guarded by mu
 	stop    bool             // somebody asked for the end; guarded by mu
 	discard bool             // nothing needs to be completed; guarded by mu
 	killer  *time.Timer      // guarded by mu
+	early   []unix.Signal    // came before the command ran; guarded by mu
 }
 
 // stopTimeout is how long a command has after its stop signal, as with Docker.
 const stopTimeout = 10 * time.Second
+
+// killTimeout is how long a command has after SIGKILL until whoever waits is told that it does
+// not end.
+const killTimeout = 5 * time.Second
 
 // Run keeps the container from its start to its end. The caller has the container's lock, and
 // release lets go of it. first is the connection of who started us, stdio the command's
@@ -69,8 +78,10 @@ const stopTimeout = 10 * time.Second
 func (k *Keeper) Run(first *Conn, stdio [3]*os.File, mount Mounter, release func()) error {
 	k.quit = make(chan struct{})
 	k.clients = map[*client]bool{}
-	if err := k.note(store.State{Status: store.Starting, Daemon: os.Getpid(), Started: now()}); err != nil {
-		return err
+	if k.Runtime != nil {
+		if err := k.note(store.State{Status: store.Starting, Daemon: os.Getpid(), Started: now()}); err != nil {
+			return err
+		}
 	}
 	socket, err := listen(k.Store.ContainerPath(k.Container))
 	if err != nil {
@@ -81,10 +92,20 @@ func (k *Keeper) Run(first *Conn, stdio [3]*os.File, mount Mounter, release func
 	go k.accept(socket)
 	defer k.watchSignals()()
 
-	runErr := mount(func() error { return k.begin(stdio) }, k.quit, k.discarded)
+	begin := k.begin
+	if k.Runtime == nil {
+		begin = k.show
+	}
+	runErr := mount(func() error { return begin(stdio) }, k.quit, k.discarded)
 	closeAll(stdio[:])
+	if k.Runtime == nil {
+		return k.finishShow(runErr, release)
+	}
 	return k.finish(runErr, release)
 }
+
+// end has the view taken away.
+func (k *Keeper) end() { k.quitOnce.Do(func() { close(k.quit) }) }
 
 func now() *time.Time {
 	t := time.Now().UTC().Truncate(time.Millisecond)
@@ -112,7 +133,7 @@ func (k *Keeper) begin(stdio [3]*os.File) error {
 	closeAll(stdio[:]) // whoever reads the command's output must not wait for us
 	if err != nil {
 		k.refuse(err)
-		close(k.quit)
+		k.end()
 		return nil
 	}
 	st := store.State{Status: store.Running, Daemon: os.Getpid(), PID: command.ID(), Started: now()}
@@ -120,9 +141,12 @@ func (k *Keeper) begin(stdio [3]*os.File) error {
 		k.Log("%v", err) // the command runs all the same
 	}
 	k.mu.Lock()
-	k.command = command
+	k.command, k.shown = command, true
 	for c := range k.clients {
 		c.ready(command)
+	}
+	for _, sig := range k.early {
+		_ = command.Signal(sig)
 	}
 	if k.stop { // asked for while it started
 		_ = command.Signal(unix.SIGKILL)
@@ -141,7 +165,7 @@ func (k *Keeper) begin(stdio [3]*os.File) error {
 		if err := k.Store.SetState(k.Container, &st); err != nil {
 			k.Log("%v", err)
 		}
-		close(k.quit)
+		k.end()
 	}()
 	return nil
 }
@@ -220,6 +244,9 @@ func (k *Keeper) stopWith(timeout time.Duration, discard bool) {
 	defer k.mu.Unlock()
 	k.stop = true
 	k.discard = k.discard || discard
+	if k.Runtime == nil {
+		k.end()
+	}
 	if k.command == nil || k.ended {
 		return
 	}
@@ -233,7 +260,29 @@ func (k *Keeper) stopWith(timeout time.Duration, discard bool) {
 		k.killer.Stop()
 	}
 	if timeout >= 0 {
-		k.killer = time.AfterFunc(timeout, func() { _ = command.Signal(unix.SIGKILL) })
+		k.killer = time.AfterFunc(timeout, func() { k.kill(command) })
+	}
+}
+
+// kill ends the command, and says so to whoever waits if it does not end: a process may be stuck
+// in the kernel, or process 1 wait for one whose parent, outside, does not reap it.
+func (k *Keeper) kill(command Command) {
+	if err := command.Signal(unix.SIGKILL); err != nil {
+		k.Log("%v", err)
+	}
+	select {
+	case <-command.Done():
+		return
+	case <-time.After(killTimeout):
+	}
+	text := fmt.Sprintf("process %d has not ended %v after SIGKILL; it, or a process in the container whose parent is outside, hangs", command.ID(), killTimeout)
+	k.Log("%s", text)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for c := range k.clients {
+		if c.stops {
+			c.send(&Message{Error: text, Code: cell.CodeFailed, Stuck: true})
+		}
 	}
 }
 

@@ -20,6 +20,7 @@ type Message struct {
 	Signal  int        `json:"signal,omitempty"`  // signal
 	Timeout int        `json:"timeout,omitempty"` // stop: seconds until SIGKILL; below zero for ever
 	Discard bool       `json:"discard,omitempty"` // stop: the container will be removed, complete nothing
+	Pause   bool       `json:"pause,omitempty"`   // pack: nothing in the container runs meanwhile
 
 	// Answers.
 	Say   string `json:"say,omitempty"`   // a line for the user
@@ -29,6 +30,8 @@ type Message struct {
 	Exit  *int   `json:"exit,omitempty"` // the command has ended
 	// Running, with Error: the container has a daemon already.
 	Running bool `json:"running,omitempty"`
+	// Stuck, with Error: the command does not end, whatever it is sent.
+	Stuck bool `json:"stuck,omitempty"`
 }
 
 // Words of Message.Op.
@@ -37,6 +40,7 @@ const (
 	opExec   = "exec"
 	opSignal = "signal"
 	opStop   = "stop"
+	opPack   = "pack"
 )
 
 // maxMessage bounds a packet; the kernel's own limit for them is not much above.

@@ -88,7 +88,7 @@ func bundle(s *cell.Spec, bindSys bool) (*ociConfig, error) {
 	} else {
 		pts = append(pts, "gid=5")
 	}
-	return &ociConfig{
+	config := &ociConfig{
 		Version:  "1.0.2",
 		Process:  p,
 		Root:     ociRoot{Path: s.Root},
@@ -106,7 +106,11 @@ func bundle(s *cell.Spec, bindSys bool) (*ociConfig, error) {
 			MaskedPaths:   cell.Masked(),
 			ReadonlyPaths: cell.Frozen(),
 		},
-	}, nil
+	}
+	if s.Tmp {
+		config.Mounts = append(config.Mounts, ociMount{"/tmp", "tmpfs", "tmpfs", []string{"nosuid", "nodev", "mode=1777"}})
+	}
+	return config, nil
 }
 
 func writeJSON(path string, v any) error {

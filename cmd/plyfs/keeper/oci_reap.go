@@ -43,7 +43,7 @@ func (o *OCI) reapOrphans() {
 			continue
 		}
 		st, ok := readStatus(filepath.Base(dir))
-		if ok && st.zombie && st.parent == os.Getpid() && st.depth > self.depth {
+		if ok && st.state == 'Z' && st.parent == os.Getpid() && st.depth > self.depth {
 			_, _ = unix.Wait4(pid, nil, unix.WNOHANG, nil)
 		}
 	}
@@ -51,10 +51,13 @@ func (o *OCI) reapOrphans() {
 
 // processStatus is what is needed of /proc/PID/status.
 type processStatus struct {
-	zombie bool
+	state  byte // a letter, see proc_pid_status(5)
 	parent int
 	depth  int // PID namespaces it has an id in, from ours on
 }
+
+// still says that the process does nothing: it is stopped, traced, or has ended.
+func (st processStatus) still() bool { return strings.IndexByte("TtZX", st.state) >= 0 }
 
 func readStatus(pid string) (st processStatus, ok bool) {
 	b, err := os.ReadFile("/proc/" + pid + "/status")
@@ -66,7 +69,9 @@ func readStatus(pid string) (st processStatus, ok bool) {
 		value = strings.TrimSpace(value)
 		switch key {
 		case "State":
-			st.zombie = strings.HasPrefix(value, "Z")
+			if value != "" {
+				st.state = value[0]
+			}
 		case "PPid":
 			st.parent, _ = strconv.Atoi(value)
 		case "NSpid":

@@ -21,6 +21,8 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/klauspost/compress/zstd"
+
+	"github.com/plyfs/plyfs/integration/harness"
 )
 
 // Entry is one entry of a layer's archive.
@@ -94,7 +96,7 @@ func Tree(text string) []Entry {
 			}
 			add(tar.TypeReg, tar.Header{}, []byte(rest))
 		case "F":
-			add(tar.TypeReg, tar.Header{}, pattern(number(rest)))
+			add(tar.TypeReg, tar.Header{}, harness.Bytes(harness.Size(rest)))
 		case "l":
 			add(tar.TypeSymlink, tar.Header{Linkname: rest, Mode: 0o777}, nil)
 		case "h":
@@ -131,31 +133,22 @@ func Tree(text string) []Entry {
 }
 
 func number(s string) int64 {
-	shift := 0
-	if i := strings.IndexAny(s, "kMG"); i >= 0 {
-		shift = 10 * (1 + strings.IndexByte("kMG", s[i]))
-		s = s[:i]
-	}
 	n, err := strconv.ParseInt(s, 10, 64)
 	if err != nil {
 		panic(err)
 	}
-	return n << shift
+	return n
 }
 
-// pattern returns n bytes that do not compress to nothing.
-func pattern(n int64) []byte {
-	b := make([]byte, n)
-	x := uint64(88172645463325252)
-	for i := range b {
-		if i%8 == 0 {
-			x ^= x << 13
-			x ^= x >> 7
-			x ^= x << 17
-		}
-		b[i] = byte(x >> (8 * (i % 8)))
+// Busybox returns a directory /bin with a static busybox and the given names for it. Without one on
+// this machine the test is skipped.
+func Busybox(t testing.TB, names string) []Entry {
+	t.Helper()
+	out := append(Tree("d bin"), File("bin/busybox", 0o755, harness.Busybox(t)))
+	for name := range strings.FieldsSeq(names) {
+		out = append(out, Tree("l bin/"+name+" busybox")...)
 	}
-	return b
+	return out
 }
 
 // Tar returns the archive of a layer.

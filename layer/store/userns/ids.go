@@ -63,6 +63,14 @@ func writeSingle(pid int) error {
 	return nil
 }
 
+// OneID reports whether this process is in a user namespace with a single user: nobody has given it
+// more.
+func OneID() bool {
+	b, err := os.ReadFile("/proc/self/uid_map")
+	f := strings.Fields(string(b))
+	return err == nil && len(f) == 3 && f[2] == "1"
+}
+
 // Subordinate returns the ids that file (/etc/subuid or /etc/subgid) gives to the current
 // user; none if there is no such file.
 func Subordinate(file string) ([]Range, error) {

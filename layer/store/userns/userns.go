@@ -1,5 +1,6 @@
 // Package userns lets an ordinary user keep a store: the command runs again as root of a user
-// namespace, in which the files of images can belong to more than one user.
+// namespace, in which the files of images can belong to more than one user. It has a mount
+// namespace too: what it mounts goes with it.
 //
 // The ids are those of /etc/subuid and /etc/subgid, given out by newuidmap and
 // newgidmap (package uidmap). Without them there is one id: everything in the
@@ -74,7 +75,7 @@ func outside() (int, error) {
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.ExtraFiles = []*os.File{read}
 	cmd.Env = append(os.Environ(), stageVariable+"="+stageWait)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER, Pdeathsig: unix.SIGKILL}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER | unix.CLONE_NEWNS, Pdeathsig: unix.SIGKILL}
 	// The parent-death signal comes when this thread ends.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()

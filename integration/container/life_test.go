@@ -1,0 +1,100 @@
+package container
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/integration/harness"
+)
+
+// What a container has of the kernel's, and of the host's, leaves nothing in its writable layer,
+// with either runtime; and so a commit has only what the container made.
+func TestNoMountPointsInTheWritableLayer(t *testing.T) {
+	c := store(t)
+	_ = unix.Unmount("/sys/fs/cgroup/unified", unix.MNT_DETACH) // crun does not start with both generations of cgroups
+	for _, runtime := range []string{"", "crun"} {
+		if runtime != "" {
+			harness.NeedTool(t, runtime)
+		}
+		for _, flags := range [][]string{nil, {"--read-only"}} {
+			name := "box" + runtime + fmt.Sprint(len(flags))
+			args := append([]string{"run", "--name", name, "--runtime", runtime, "-v", "vol:/srv/vol", "--tmpfs", "/cache"}, flags...)
+			c.Do(append(args, "app:v1", "sh", "-c", "test -d /proc/1 && test -c /dev/null && test -d /sys/class && test -s /etc/hosts && test -e /etc/resolv.conf && echo x > /tmp/x && echo x > /cache/x")...)
+			if left, err := os.ReadDir(c.Root + "/containers/" + name + "/upper"); err != nil || len(left) > 0 {
+				t.Errorf("%s: the writable layer has %v, %v", name, left, err)
+			}
+			c.Do("rm", name)
+		}
+	}
+	// What the image has of them is its own, and stays.
+	c.Do("run", "--name", "one", "app:v1", "sh", "-c", "mkdir /tmp/x")
+	c.Do("run", "--name", "two", "--tmpfs", "/other", "app:v1", "true")
+	view := harness.Dir(t)
+	c.Do("mount", "--container", "one", view)
+	if err := os.Mkdir(view+"/tmp", 0o777); err != nil {
+		t.Error(err)
+	}
+	c.Do("umount", view)
+	c.Do("commit", "one", "app:v2")
+	c.Do("run", "--name", "three", "app:v2", "touch", "/tmp/kept")
+	if _, err := os.Stat(c.Root + "/containers/three/upper/tmp/kept"); err != nil {
+		t.Error(err)
+	}
+}
+
+// A command that cannot end, because a process whose parent is outside of the container is not waited for,
+// does not hang stop, whatever runs it; and when the process is gone, so is the container.
+func TestStopOfWhatDoesNotEnd(t *testing.T) {
+	c := store(t)
+	_ = unix.Unmount("/sys/fs/cgroup/unified", unix.MNT_DETACH)
+	for _, name := range []string{"", "crun"} {
+		if name != "" {
+			harness.NeedTool(t, name)
+		}
+		c.Do("run", "-d", "--name", "one", "--runtime", name, "app:v1", "sh", "-c", "trap '' TERM; while :; do sleep 0.1; done")
+		orphan := inside(t, c, "one")
+		c.Fails("has not ended", "stop", "-t", "0", "one")
+		if out := c.Do("ps"); !strings.Contains(out, "one") {
+			t.Errorf("ps: %s", out)
+		}
+		_ = orphan.Wait()
+		await(t, "the container's end", func() bool { return strings.Contains(c.Do("ps", "-a"), "exited (137)") })
+		c.Do("rm", "one")
+	}
+}
+
+// inside starts a process in the PID namespace of a container, as a child of ours.
+func inside(t *testing.T, c *harness.CLI, name string) *exec.Cmd {
+	t.Helper()
+	var pid int
+	out := c.Do("ps", "--json")
+	_, rest, _ := strings.Cut(out, `"pid": `)
+	if _, err := fmt.Sscan(rest, &pid); err != nil {
+		t.Fatalf("%v in %s", err, out)
+	}
+	cmd := exec.Command("sleep", "1000")
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends, with its namespace
+		fd, err := unix.PidfdOpen(pid, 0)
+		if err == nil {
+			err = unix.Setns(fd, unix.CLONE_NEWPID)
+			unix.Close(fd)
+		}
+		if err == nil {
+			err = cmd.Start()
+		}
+		done <- err
+	}()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	return cmd
+}

@@ -1,0 +1,177 @@
+package copyup
+
+import (
+	"bufio"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/cow"
+	"github.com/plyfs/plyfs/integration/harness"
+)
+
+// watcher is a plyfs watch that runs on a terminal of its own.
+type watcher struct {
+	cmd      *exec.Cmd
+	keyboard *os.File
+	lines    chan string
+	ended    chan error
+}
+
+// watch starts plyfs watch, and returns when it has shown a first event: that of the file "first".
+func watch(t *testing.T, m *harness.Mount, args ...string) *watcher {
+	t.Helper()
+	w := &watcher{cmd: exec.Command(harness.Binary(), append(append([]string{"watch"}, args...), m.Dir)...),
+		lines: make(chan string, 1000), ended: make(chan error, 1)}
+	var terminal *os.File
+	terminal, w.keyboard = openTerminal(t)
+	defer terminal.Close()
+	w.cmd.Stdin, w.cmd.Stdout, w.cmd.Stderr = terminal, terminal, terminal
+	w.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	must(t, w.cmd.Start())
+	t.Cleanup(func() { _ = w.cmd.Process.Kill() })
+	go func() {
+		for in := bufio.NewScanner(w.keyboard); in.Scan(); {
+			w.lines <- strings.TrimRight(in.Text(), "\r")
+		}
+		close(w.lines)
+	}()
+	go func() { w.ended <- w.cmd.Wait() }()
+	for i := 0; ; i++ {
+		if i > 1000 {
+			t.Fatal("plyfs watch shows nothing")
+		}
+		must(t, os.Chmod(m.Path("first/"+itoa(i)), 0o600))
+		select {
+		case line := <-w.lines:
+			if !strings.Contains(line, "/first/") {
+				t.Fatalf("it shows %q", line)
+			}
+			return w
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// next returns the next line that is not about what watch did itself.
+func (w *watcher) next(t *testing.T) string {
+	t.Helper()
+	for {
+		select {
+		case line, ok := <-w.lines:
+			if !ok {
+				t.Fatal("plyfs watch has ended")
+			}
+			if !strings.Contains(line, "/first") {
+				return line
+			}
+		case <-time.After(patience):
+			t.Fatal("plyfs watch shows nothing")
+		}
+	}
+}
+
+func (w *watcher) end(t *testing.T) {
+	t.Helper()
+	select {
+	case err := <-w.ended:
+		if err != nil {
+			t.Errorf("plyfs watch: %v", err)
+		}
+	case <-time.After(patience):
+		t.Error("plyfs watch does not end")
+	}
+}
+
+func watched(t *testing.T) (*harness.Layers, *harness.Mount) {
+	t.Helper()
+	tree := "F big 300k\nf small x\n"
+	for i := range 1001 {
+		tree += "f first/" + itoa(i) + " x\n"
+	}
+	l := harness.NewLayers(t, tree)
+	return l, l.Plyfs(t, manual...)
+}
+
+// TestWatch looks at a mount from a second terminal, and ends with ^C.
+func TestWatch(t *testing.T) {
+	l, m := watched(t)
+	text, lines := watch(t, m), watch(t, m, "--json")
+	w := events(t, m)
+	writeAt(t, m.Path("big"), nil, "x", 100_000)
+	must(t, os.Chmod(m.Path("small"), 0o600))
+	want := w.next(t)
+	if len(want) != 2 {
+		t.Fatalf("events: %+v", want)
+	}
+	for i := range want {
+		var got cow.Event
+		line := lines.next(t)
+		if err := json.Unmarshal([]byte(line), &got); err != nil {
+			t.Fatalf("%q: %v", line, err)
+		}
+		if !got.Time.Equal(want[i].Time) {
+			t.Errorf("at %v, want %v", got.Time, want[i].Time)
+		}
+		got.Time = want[i].Time
+		if got != want[i] {
+			t.Errorf("watch --json shows\n%+v, want\n%+v", got, want[i])
+		}
+	}
+	form := `^\d\d:\d\d:\d\d\.\d\d\d /big: write of 1 B by process ` + itoa(int(want[0].PID)) + ` \(` + regexp.QuoteMeta(want[0].Process) + `\), from ` +
+		regexp.QuoteMeta(l.Lowers[0]) + `, range: 4\.0 KiB of 300\.0 KiB copied, \d.*iB in the upper, in \d\S+s$`
+	if line := text.next(t); !regexp.MustCompile(form).MatchString(line) {
+		t.Errorf("watch shows %q, want %s", line, form)
+	}
+	if line := text.next(t); !strings.Contains(line, " /small: chmod by process ") {
+		t.Errorf("watch shows %q", line)
+	}
+	for _, w := range []*watcher{text, lines} {
+		_, err := w.keyboard.Write([]byte{3}) // ^C
+		must(t, err)
+		w.end(t)
+	}
+}
+
+// TestWatchEndsWithTheMount, whichever way that goes; nor does it keep a mount from being unmounted.
+func TestWatchEndsWithTheMount(t *testing.T) {
+	for name, end := range map[string]func(t *testing.T, m *harness.Mount){
+		"unmounted": func(t *testing.T, m *harness.Mount) {
+			if out, err := harness.Run("umount", m.Dir); err != nil {
+				t.Errorf("umount: %v\n%s", err, out)
+			}
+		},
+		"detached": func(t *testing.T, m *harness.Mount) { must(t, unix.Unmount(m.Dir, unix.MNT_DETACH)) },
+		"killed":   func(t *testing.T, m *harness.Mount) { must(t, unix.Kill(m.PID(), unix.SIGKILL)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, m := watched(t)
+			w := watch(t, m)
+			end(t, m)
+			w.end(t)
+		})
+	}
+}
+
+// TestWatchOfAStuckMount: ^C ends it also while the daemon does not answer.
+func TestWatchOfAStuckMount(t *testing.T) {
+	_, m := watched(t)
+	w := watch(t, m)
+	must(t, unix.Kill(m.PID(), unix.SIGSTOP))
+	defer func() { must(t, unix.Kill(m.PID(), unix.SIGCONT)) }()
+	time.Sleep(3 * 100 * time.Millisecond) // it asks every 100 ms, and is not answered any more
+	_, err := w.keyboard.Write([]byte{3})
+	must(t, err)
+	select {
+	case <-w.ended:
+	case <-time.After(5 * time.Second):
+		t.Error("plyfs watch hangs")
+	}
+}
