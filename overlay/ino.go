@@ -62,6 +62,17 @@ func (fs *FS) numberFilesystems() {
 	}
 }
 
+// ambiguous says whether a file handle of t, a lower, may as well mean a file of another one, on a copy of
+// the same filesystem (kernel: ovl_lower_uuid_ok).
+func (fs *FS) ambiguous(t *layer.Tree) bool {
+	for _, other := range fs.lowers {
+		if other.FS.Dev != t.FS.Dev && other.FS.HasUUID == t.FS.HasUUID && other.FS.UUID == t.FS.UUID {
+			return true
+		}
+	}
+	return false
+}
+
 // fsIndex returns the index of the filesystem of t.
 func (fs *FS) fsIndex(t *layer.Tree) uint8 {
 	for i := range fs.fsys {

@@ -38,7 +38,7 @@ func (fs *FS) openIndex() error {
 // indexName returns the index entry's name for a lower inode, "" if it can have none: then
 // copying up one of its names parts it from the others.
 func (fs *FS) indexName(d *layer.Dir, name string) string {
-	if fs.indexd == nil {
+	if fs.indexd == nil || fs.ambiguous(d.Tree()) {
 		return ""
 	}
 	fd, err := d.FD()
