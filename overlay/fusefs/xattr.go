@@ -1,6 +1,7 @@
 package fusefs
 
 import (
+	"bytes"
 	"strings"
 	"unsafe"
 
@@ -36,8 +37,27 @@ func (s *session[N]) listxattr(r *request, n N) unix.Errno {
 	if in == nil {
 		return unix.EIO
 	}
-	got, err := s.fs.Listxattr(n, r.out[:min(int(in.Size), len(r.out))])
+	got, err := s.fs.Listxattr(n, r.out[:min(xattrListMax, len(r.out))])
+	if err == nil && r.hdr.Uid != 0 {
+		got = hideTrusted(r.out[:got])
+	}
 	return sized(r, int(in.Size), got, err)
+}
+
+const xattrListMax = 64 << 10 // XATTR_LIST_MAX of linux/limits.h
+
+// hideTrusted takes the names that only the privileged see out of a list, and returns what is left of its
+// length (kernel: ovl_can_list). Other callers may have the capability too; they can still ask by name.
+func hideTrusted(list []byte) int {
+	left := list[:0]
+	for len(list) > 0 {
+		end := bytes.IndexByte(list, 0) + 1
+		if !bytes.HasPrefix(list, []byte("trusted.")) {
+			left = append(left, list[:end]...)
+		}
+		list = list[end:]
+	}
+	return len(left)
 }
 
 // sized finishes an answer that is a size if nothing was asked for, else the
