@@ -81,9 +81,10 @@ func mountIn(t *testing.T, mode string, lowers ...string) *view {
 	return &view{dir: m.Dir, kind: mode, l: l, m: m}
 }
 
-// renew unmounts and mounts again.
+// renew closes what is open, unmounts, and mounts again.
 func (v *view) renew(t *testing.T) {
 	t.Helper()
+	shutAll()
 	if v.m == nil {
 		return
 	}
@@ -93,6 +94,22 @@ func (v *view) renew(t *testing.T) {
 	} else {
 		v.m = v.l.Plyfs(t, "--mode", v.kind)
 	}
+}
+
+// sink makes what was written the topmost lower layer, and mounts again with a fresh upper:
+// how a test gets lower objects that the lines of a tree cannot say.
+func (v *view) sink(t *testing.T) {
+	t.Helper()
+	if v.m == nil {
+		return
+	}
+	shutAll()
+	v.m.Close(t)
+	v.l.Lowers = append([]string{v.l.Upper}, v.l.Lowers...)
+	n := strconv.Itoa(len(v.l.Lowers))
+	v.l.Upper, v.l.Work = filepath.Join(v.l.Root, "upper"+n), filepath.Join(v.l.Root, "work"+n)
+	must(t, os.Mkdir(v.l.Upper, 0o755), os.Mkdir(v.l.Work, 0o755))
+	v.renew(t)
 }
 
 // settle completes what is partly copied.
@@ -210,8 +227,35 @@ func openFD(t *testing.T, path string, flags int, mode uint32) int {
 	if err != nil {
 		t.Fatalf("open %s: %v", path, err)
 	}
-	t.Cleanup(func() { unix.Close(fd) })
+	opened[fd] = true
+	t.Cleanup(func() { shut(fd) })
 	return fd
+}
+
+// opened are the descriptors of openFD: they keep a mount busy.
+var opened = map[int]bool{}
+
+func shutAll() {
+	for fd := range opened {
+		shut(fd)
+	}
+}
+
+// shut closes a descriptor of openFD before the end of the test.
+func shut(fd int) {
+	if opened[fd] {
+		unix.Close(fd)
+		delete(opened, fd)
+	}
+}
+
+// tryOpen opens and closes.
+func tryOpen(path string, flags int) error {
+	fd, err := unix.Open(path, flags|unix.O_CLOEXEC, 0o644)
+	if err == nil {
+		unix.Close(fd)
+	}
+	return err
 }
 
 func content(t *testing.T, path string) string {
@@ -261,6 +305,8 @@ func helper(action []string) int {
 		}
 	}
 	switch action[0] {
+	case "loop":
+		return helperLoop()
 	case "flock":
 		fd, err := unix.Open(action[1], unix.O_RDONLY, 0)
 		if err == nil {
