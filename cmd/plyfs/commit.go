@@ -65,6 +65,11 @@ func runCommit(c *command, args []string) error {
 // viewOf returns a connection with the keeper of a container; one that does not run gets a keeper
 // that only shows the view, until done.
 func viewOf(s *store.Store, c *store.Container) (session *keeper.Session, done func(), err error) {
+	if st, err := s.State(c); err == nil && st.Status == store.Stopping {
+		if err := waitGone(s, c); err != nil {
+			return nil, nil, err
+		}
+	}
 	session, err = keeper.Dial(s.ContainerPath(c))
 	if err == nil {
 		return session, session.Close, nil
@@ -86,7 +91,7 @@ func viewOf(s *store.Store, c *store.Container) (session *keeper.Session, done f
 	}
 	return session, func() {
 		if session.Stop(0, false) == nil {
-			_, _ = session.Wait() // until somebody else can have it
+			session.WaitGone() // until somebody else can have it
 		}
 		session.Close()
 	}, nil

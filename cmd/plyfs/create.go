@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path"
@@ -138,7 +139,7 @@ func (o *containerFlags) create(s *store.Store, image string, args []string) (*s
 		return nil, err
 	}
 	if err := fillVolumes(s, c); err != nil {
-		return nil, err
+		return nil, errors.Join(err, s.UndoCreate(c))
 	}
 	return c, nil
 }

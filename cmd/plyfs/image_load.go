@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
@@ -158,7 +159,11 @@ func (l *loadFlags) add(ctx context.Context, s *store.Store, in *image.Image, so
 				fmt.Fprintln(os.Stderr, "plyfs: "+oneLine(note))
 			}
 		}
-		fmt.Printf("%s  %s  %d layers, %s\n", img.Name(), store.ShortID(img.ID), len(img.Layers), bytesText(img.Size))
+		name := img.Name()
+		if len(names) > 0 {
+			name = strings.Join(names, ", ")
+		}
+		fmt.Printf("%s  %s  %d layers, %s\n", name, store.ShortID(img.ID), len(img.Layers), bytesText(img.Size))
 	}
 	return img, nil
 }

@@ -46,14 +46,14 @@ func runRun(c *command, args []string) error {
 	if err != nil {
 		return ours(err)
 	}
-	if *detach {
-		if err := start(s, box, startOptions{}); err != nil {
-			return ours(err)
-		}
-		fmt.Println(box.Name)
-		return nil
+	err = start(s, box, startOptions{attach: !*detach, stdin: o.stdin && !*detach})
+	if st, e := s.State(box); e == nil && st.Status == store.Created && box.AutoRemove {
+		_ = s.UndoCreate(box) // its daemon did not come so far as to do it
 	}
-	return ours(start(s, box, startOptions{attach: true, stdin: o.stdin}))
+	if err == nil && *detach {
+		fmt.Println(box.Name)
+	}
+	return ours(err)
 }
 
 // failedError is an error that ends the program with a code of its own.

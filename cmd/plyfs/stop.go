@@ -71,8 +71,8 @@ func stop(s *store.Store, c *store.Container, seconds int, discard bool) error {
 	if errors.As(err, &failure) && failure.Stuck {
 		return fmt.Errorf("container %s: %w", c.Name, err)
 	}
-	if failure != nil { // it never ran, or its daemon was killed: it is not running in any case
-		return nil
+	if failure != nil { // it never ran, is just ending, or its daemon was killed
+		return waitGone(s, c)
 	}
 	return err
 }

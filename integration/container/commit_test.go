@@ -83,5 +83,5 @@ func TestCommitKilled(t *testing.T) {
 	}
 	c.Do("commit", "one", "app:v2")
 	c.Want("x\n", "run", "--rm", "app:v2", "cat", "/z")
-	c.Want("one\n", "start", "one")
+	c.Do("start", "-a", "one")
 }

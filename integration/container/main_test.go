@@ -29,7 +29,7 @@ func storeIn(t *testing.T, dir string) *harness.CLI {
 func layout(t *testing.T, top []imagetest.Entry) string {
 	t.Helper()
 	path := harness.Dir(t) + "/app"
-	bottom := imagetest.Busybox(t, "sh cat ls stat sleep mkdir rm mv touch seq dd sync true df")
+	bottom := imagetest.Busybox(t, "sh cat ls stat sleep mkdir rm mv touch sort uniq dd true")
 	imagetest.WriteLayout(t, path, &imagetest.Image{Name: "app:v1", Layers: [][]imagetest.Entry{bottom, top}})
 	return path
 }

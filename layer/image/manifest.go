@@ -176,10 +176,15 @@ func PlainConfig(diffIDs []string, created time.Time) ([]byte, error) {
 // refNames are the annotations in which tools put an image's name.
 var refNames = []string{"io.containerd.image.name", "org.opencontainers.image.ref.name"}
 
-// nameOf returns the name a descriptor of an index carries; a bare tag is given to fallback.
+// nameOf returns the name a descriptor of an index carries; a bare tag is given to fallback. Where the tag is that of
+// another name than containerd's, a tool has copied the descriptor and knows but one of the two annotations.
 func nameOf(d *v1.Descriptor, fallback string) string {
+	ref := d.Annotations[refNames[1]]
 	for _, key := range refNames {
 		name := d.Annotations[key]
+		if key == refNames[0] && ref != "" && name != ref && !strings.HasSuffix(name, ":"+ref) {
+			continue
+		}
 		switch {
 		case name == "":
 		case strings.ContainsAny(name, ":/"):

@@ -3,13 +3,16 @@ package image
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"net/http"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 )
 
 // PullOptions say how an image is fetched from a registry.
@@ -36,7 +39,7 @@ func Pull(ctx context.Context, ref string, o PullOptions) (*Source, error) {
 	b := &registryBlobs{repo: r.Context(), options: []remote.Option{remote.WithAuthFromKeychain(authn.DefaultKeychain), remote.WithUserAgent("plyfs")}}
 	top, err := remote.Get(r, b.with(ctx)...)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", ref, err)
+		return nil, fmt.Errorf("%s: %w", ref, b.explain(err))
 	}
 	img, err := resolveRaw(ctx, b, &top.Descriptor, top.Manifest, o.Platform, 0)
 	if err == nil {
@@ -59,6 +62,23 @@ type registryBlobs struct {
 
 func (b *registryBlobs) with(ctx context.Context) []remote.Option {
 	return append(b.options[:len(b.options):len(b.options)], remote.WithContext(ctx))
+}
+
+// explain says of a refusal what the user can do about it.
+func (b *registryBlobs) explain(err error) error {
+	var refused *transport.Error
+	if !errors.As(err, &refused) || refused.StatusCode != http.StatusUnauthorized && refused.StatusCode != http.StatusForbidden {
+		return err
+	}
+	host := b.repo.RegistryStr()
+	who, e := authn.DefaultKeychain.Resolve(b.repo)
+	switch {
+	case e != nil:
+		return fmt.Errorf("credentials for %s: %w", host, e)
+	case who == authn.Anonymous:
+		return fmt.Errorf("%s wants credentials, and there are none: docker login and podman login write them down", host)
+	}
+	return fmt.Errorf("%s refuses the credentials that docker login or podman login wrote down (status %d)", host, refused.StatusCode)
 }
 
 func (b *registryBlobs) blob(ctx context.Context, d *v1.Descriptor) (io.ReadCloser, error) {

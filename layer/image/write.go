@@ -35,8 +35,9 @@ type SavedLayer struct {
 }
 
 // WriteLayout writes images as an OCI image layout into the new directory dir. A
-// layer that several have is written once. There is a manifest.json for docker load, too.
-func WriteLayout(ctx context.Context, dir string, images []Saved) error {
+// layer that several have is written once. For an archive there is a manifest.json for docker load, too; in a
+// directory a tool that knows nothing of it, and adds an image, would leave it behind.
+func WriteLayout(ctx context.Context, dir string, images []Saved, archive bool) error {
 	blobs := filepath.Join(dir, "blobs", "sha256")
 	if err := os.MkdirAll(blobs, 0o755); err != nil {
 		return err
@@ -62,7 +63,11 @@ func WriteLayout(ctx context.Context, dir string, images []Saved) error {
 		}
 		docker = append(docker, m)
 	}
-	for name, v := range map[string]any{"index.json": index, "manifest.json": docker, "oci-layout": map[string]string{"imageLayoutVersion": "1.0.0"}} {
+	files := map[string]any{"index.json": index, "oci-layout": map[string]string{"imageLayoutVersion": "1.0.0"}}
+	if archive {
+		files["manifest.json"] = docker
+	}
+	for name, v := range files {
 		b, err := json.Marshal(v)
 		if err != nil {
 			return err

@@ -44,6 +44,8 @@ type Container struct {
 	Runtime    string            `json:"runtime,omitempty"` // "" is plyfs itself
 	Labels     map[string]string `json:"labels,omitempty"`
 	Mounts     []Mount           `json:"mounts"` // by target
+
+	made []string // volumes that were made with it; of what CreateContainer has just returned
 }
 
 // What a [Mount] shows.
@@ -116,7 +118,7 @@ func (s *Store) CreateContainer(c *Container, from []VolumesFrom, complete func(
 		if err := s.gatherMounts(c, from, img); err != nil {
 			return err
 		}
-		made, err := s.makeVolumes(c)
+		c.made, err = s.makeVolumes(c)
 		if err == nil {
 			err = copyRootAttributes(img, dir+"/upper")
 		}
@@ -127,12 +129,27 @@ func (s *Store) CreateContainer(c *Container, from []VolumesFrom, complete func(
 			err = Rename(dir, s.Path("containers", c.Name))
 		}
 		if err != nil {
-			for _, name := range made {
+			for _, name := range c.made {
 				_ = s.moveVolume(name, stage)
 			}
 		}
 		return err
 	})
+}
+
+// UndoCreate takes away a container that was just made, and never started, with the volumes that
+// were made for it and that nobody else has come to use.
+func (s *Store) UndoCreate(c *Container) error {
+	release, err := s.LockContainer(c)
+	if err != nil {
+		return err
+	}
+	defer release()
+	err = s.RemoveLocked(c, true)
+	for _, name := range c.made {
+		_ = s.RemoveVolume(name, true) // or it is in use
+	}
+	return err
 }
 
 // nameContainer checks that the name is free, or finds one.

@@ -57,7 +57,7 @@ func (s *Store) Save(ctx context.Context, refs []string, to string, archive bool
 		return err
 	}
 	defer stage.Close()
-	if err := image.WriteLayout(ctx, stage.Dir, list); err != nil {
+	if err := image.WriteLayout(ctx, stage.Dir, list, true); err != nil {
 		return explain(err, s.root)
 	}
 	if to == "-" {
@@ -83,7 +83,7 @@ func saveDir(ctx context.Context, list []image.Saved, to string) error {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return err
 	}
-	if err := image.WriteLayout(ctx, dir, list); err != nil {
+	if err := image.WriteLayout(ctx, dir, list, false); err != nil {
 		return err
 	}
 	return os.Rename(dir, to)

@@ -19,6 +19,7 @@ import (
 //	  volume.json   the record
 //	  data/         what the containers see
 //	  fill/         a copy of an image's directory being made (see volume_fill.go)
+//	  times         the times of that directory
 //	  ready/        that copy when it is whole, on its way into data/
 //	  mounted       locked, shared, by mounts without a container
 //

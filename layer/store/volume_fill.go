@@ -16,7 +16,8 @@ import (
 // container that did not want it filled), so the directory itself stays.
 //
 //  1. The copy is made in fill/. Killed: the next one begins anew.
-//  2. It is put on disk and renamed to ready/. From here on it is decided.
+//  2. The times of the directory are kept at a file of their own, because the third step changes them; all is put
+//     on disk, and renamed to ready/. From here on it is decided.
 //  3. Its entries are moved to data/, one by one; what is there already stays. Killed:
 //     the next one goes on.
 //  4. data/ gets the attributes of the directory, ready/ goes, the record says Filled.
@@ -50,7 +51,7 @@ func (s *Store) fillLocked(path string, fill func(dir string) (bool, error)) err
 	for _, name := range stale {
 		_ = os.Remove(name)
 	}
-	data, making, ready := path+"/data", path+"/fill", path+"/ready"
+	data, making, ready, times := path+"/data", path+"/fill", path+"/ready", path+"/times"
 	if err := removeTree(making); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
@@ -67,7 +68,12 @@ func (s *Store) fillLocked(path string, fill func(dir string) (bool, error)) err
 		}
 		some, err := fill(making)
 		if err == nil && some {
-			err = syncFilesystem(making)
+			if err = os.WriteFile(times, nil, 0o600); err == nil {
+				err = copyTimes(making, times)
+			}
+			if err == nil {
+				err = syncFilesystem(making)
+			}
 		}
 		if err != nil || !some {
 			_ = removeTree(making)
@@ -83,12 +89,16 @@ func (s *Store) fillLocked(path string, fill func(dir string) (bool, error)) err
 	if err := copyAttributes(ready, data); err != nil {
 		return err
 	}
+	if err := copyTimes(times, data); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
 	if err := syncDir(data); err != nil {
 		return err
 	}
 	if err := removeTree(ready); err != nil {
 		return err
 	}
+	_ = os.Remove(times)
 	return s.markFilled(path)
 }
 
@@ -148,9 +158,18 @@ func copyAttributes(from, to string) error {
 			return fail("attribute "+name, err)
 		}
 	}
+	return copyTimes(from, to)
+}
+
+// copyTimes gives to the times of from.
+func copyTimes(from, to string) error {
+	var st unix.Statx_t
+	if err := layer.Stat(unix.AT_FDCWD, from, &st); err != nil {
+		return &os.PathError{Op: "stat", Path: from, Err: err}
+	}
 	ts := [2]unix.Timespec{{Sec: st.Atime.Sec, Nsec: int64(st.Atime.Nsec)}, {Sec: st.Mtime.Sec, Nsec: int64(st.Mtime.Nsec)}}
-	if err := layer.Utimens(at, to, &ts); err != nil {
-		return fail("times", err)
+	if err := layer.Utimens(unix.AT_FDCWD, to, &ts); err != nil {
+		return &os.PathError{Op: "times", Path: to, Err: err}
 	}
 	return nil
 }

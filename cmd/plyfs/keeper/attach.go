@@ -125,6 +125,17 @@ func (s *Session) Wait() (int, error) {
 	}
 }
 
+// WaitGone waits until the keeper is gone, and with it the container's lock.
+func (s *Session) WaitGone() {
+	for {
+		_, files, err := s.conn.Receive()
+		if err != nil {
+			return
+		}
+		closeAll(files)
+	}
+}
+
 // Relay is Wait for the process in front of which the user sits: if the command has a terminal, that is
 // connected with ours. input: ours is read, too.
 func (s *Session) Relay(input bool) (int, error) {

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/cmd/plyfs/cell"
 )
 
 // client is a connection, seen from the keeper. The keeper's mu guards it.
@@ -41,6 +43,7 @@ func (k *Keeper) accept(socket int) {
 		k.mu.Lock()
 		if k.ended {
 			k.mu.Unlock()
+			c.send(&Message{Error: "the container has just ended", Code: cell.CodeFailed})
 			c.conn.Close()
 			continue
 		}

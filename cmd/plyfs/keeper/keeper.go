@@ -87,7 +87,13 @@ func (k *Keeper) Run(first *Conn, stdio [3]*os.File, mount Mounter, release func
 	if err != nil {
 		return err
 	}
+	// Closed before the lock is let go: who finds no lock must find no socket, and who connects an end.
 	defer unix.Close(socket)
+	unlock := release
+	release = func() {
+		_ = unix.Shutdown(socket, unix.SHUT_RDWR)
+		unlock()
+	}
 	k.add(first, stdio)
 	go k.accept(socket)
 	defer k.watchSignals()()

@@ -11,7 +11,7 @@ import (
 func (c *client) pack(to *os.File, pause bool) {
 	k := c.k
 	k.mu.Lock()
-	shown, command := k.shown && !k.ended, k.command
+	shown, command := k.shown && !k.ended && !k.stop, k.command
 	k.mu.Unlock()
 	var err error
 	switch {

@@ -23,16 +23,21 @@ func (k *Keeper) show(stdio [3]*os.File) error {
 
 // finishShow is finish for a keeper without a command. The state is that of the last run still.
 func (k *Keeper) finishShow(mountErr error, release func()) error {
+	k.mu.Lock()
+	k.ended = true
+	k.mu.Unlock()
 	release()
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.ended = true
 	done := 0
 	for c := range k.clients {
-		if mountErr != nil {
+		switch {
+		case mountErr != nil:
 			c.send(&Message{Error: mountErr.Error(), Code: cell.CodeFailed})
-		} else {
+		case c.stops:
 			c.send(&Message{Exit: &done})
+		default:
+			c.send(&Message{Error: "somebody stopped it meanwhile", Code: cell.CodeFailed})
 		}
 	}
 	return mountErr

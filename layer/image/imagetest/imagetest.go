@@ -289,6 +289,21 @@ func WriteLayout(t testing.TB, dir string, images ...*Image) {
 	}
 }
 
+// WriteNestedLayout writes images for several platforms as one, called name: index.json names an index of them, as
+// registries have it.
+func WriteNestedLayout(t testing.TB, dir, name string, images ...*Image) {
+	t.Helper()
+	files := layoutFiles(images)
+	inner := files["index.json"]
+	files["blobs/sha256/"+strings.TrimPrefix(Digest(inner), "sha256:")] = inner
+	files["index.json"] = encode(v1.IndexManifest{SchemaVersion: 2, MediaType: types.OCIImageIndex, Manifests: []v1.Descriptor{{
+		MediaType: types.OCIImageIndex, Digest: hash(Digest(inner)), Size: int64(len(inner)),
+		Annotations: map[string]string{"org.opencontainers.image.ref.name": name}}}})
+	for name, b := range files {
+		write(t, filepath.Join(dir, name), b)
+	}
+}
+
 // WriteLayoutTar writes images as an OCI image layout into a tar file.
 func WriteLayoutTar(t testing.TB, path string, images ...*Image) {
 	t.Helper()

@@ -1,0 +1,89 @@
+package store
+
+import (
+	"encoding/base64"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/registry"
+	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+
+	"github.com/plyfs/plyfs/layer/image"
+	"github.com/plyfs/plyfs/layer/image/imagetest"
+)
+
+// Credentials are those of Docker's configuration; without the right ones the error is one line that says so.
+func TestPullCredentials(t *testing.T) {
+	plain := registry.New()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if user, password, ok := r.BasicAuth(); !ok || user != "ann" || password != "secret" {
+			w.Header().Set("WWW-Authenticate", `Basic realm="test"`)
+			http.Error(w, "go\naway", http.StatusUnauthorized)
+			return
+		}
+		plain.ServeHTTP(w, r)
+	}))
+	defer server.Close()
+	u, err := url.Parse(server.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := tempDir(t)
+	imagetest.WriteLayout(t, dir+"/in", app("app:v1", "gzip"))
+	p, err := layout.FromPath(dir + "/in")
+	if err != nil {
+		t.Fatal(err)
+	}
+	index, err := p.ImageIndex()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ref := u.Host + "/team/app:v1"
+	tag, err := name.NewTag(ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := remote.WriteIndex(tag, index, remote.WithAuth(&authn.Basic{Username: "ann", Password: "secret"})); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("HOME", dir)
+	t.Setenv("REGISTRY_AUTH_FILE", dir+"/none")
+	t.Setenv("XDG_RUNTIME_DIR", dir)
+	for _, c := range []struct{ config, want string }{
+		{"", "there are none"},
+		{`{"auths": {"` + u.Host + `": {"auth": "` + base64.StdEncoding.EncodeToString([]byte("ann:secret")) + `"}}}`, ""},
+		{`{"auths": {"` + u.Host + `": {"username": "ann", "password": "secret"}}}`, ""},
+		{`{"auths": {"` + u.Host + `": {"username": "ann", "password": "wrong"}}}`, "refuses the credentials"},
+		{`{"auths": {"elsewhere.example": {"username": "ann", "password": "secret"}}}`, "there are none"},
+		{`{"auths": `, ""},
+	} {
+		config := tempDir(t)
+		t.Setenv("DOCKER_CONFIG", config)
+		if c.config != "" {
+			if err := os.WriteFile(config+"/config.json", []byte(c.config), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s := open(t)
+		src, err := image.Pull(t.Context(), ref, image.PullOptions{})
+		if err == nil {
+			_, err = s.Add(t.Context(), src.Images[0], AddOptions{})
+		}
+		valid := strings.HasSuffix(c.config, "}")
+		switch {
+		case valid && c.want == "":
+			if err != nil {
+				t.Errorf("%s: %v", c.config, err)
+			}
+		case err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\n") || strings.Contains(err.Error(), "wrong"):
+			t.Errorf("%s: %v, want %q in one line", c.config, err, c.want)
+		}
+	}
+}
