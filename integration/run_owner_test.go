@@ -1,0 +1,136 @@
+package integration
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/integration/harness"
+)
+
+func TestOwnerOptions(t *testing.T) {
+	harness.NeedRoot(t)
+	const tree = "f a 1\nu a 0 0\nf b 2\nu b 5 6\nf c 3\nu c 70000 70000\nd d\nm d 777"
+	for _, tt := range []struct {
+		options string
+		want    [3][2]uint32 // of a, b, c
+		new     [2]uint32    // of what 1005:1006 makes
+		stored  [2]uint32    // in the upper
+		fails   bool
+	}{
+		{"", [3][2]uint32{{0, 0}, {5, 6}, {70000, 70000}}, [2]uint32{1005, 1006}, [2]uint32{1005, 1006}, false},
+		{"uidmapping=0:1000:100,gidmapping=0:1000:100",
+			[3][2]uint32{{1000, 1000}, {1005, 1006}, {65534, 65534}}, [2]uint32{1005, 1006}, [2]uint32{5, 6}, false},
+		{"uidmapping=0:5000:1:5:5005:1", [3][2]uint32{{5000, 0}, {5005, 6}, {65534, 70000}}, [2]uint32{}, [2]uint32{}, true},
+		{"squash_to_root", [3][2]uint32{{0, 0}, {0, 0}, {0, 0}}, [2]uint32{0, 0}, [2]uint32{0, 0}, false},
+		{"squash_to_uid=7,squash_to_gid=8", [3][2]uint32{{7, 8}, {7, 8}, {7, 8}}, [2]uint32{7, 8}, [2]uint32{0, 0}, false},
+		{"squash_to_uid=7", [3][2]uint32{{7, 0}, {7, 6}, {7, 70000}}, [2]uint32{7, 0}, [2]uint32{0, 0}, false},
+	} {
+		t.Run(tt.options, func(t *testing.T) {
+			l := harness.NewLayers(t, tree)
+			open(t, l)
+			optioned(t, l, tt.options)
+			for i, name := range []string{"a", "b", "c"} {
+				wantOwner(t, filepath.Join(l.Mnt, name), tt.want[i][0], tt.want[i][1])
+			}
+			if err := makeAs(t, l.Mnt+"/d/new", 1005, 1006); tt.fails {
+				if err == nil {
+					t.Error("a user without a mapping made a file")
+				}
+				return
+			} else if err != nil {
+				t.Fatal(err)
+			}
+			wantOwner(t, l.Mnt+"/d/new", tt.new[0], tt.new[1])
+			wantOwner(t, l.Upper+"/d/new", tt.stored[0], tt.stored[1])
+			// A copy keeps the owner it had.
+			patch(t, l.Mnt+"/b", 0, "X")
+			wantOwner(t, l.Mnt+"/b", tt.want[1][0], tt.want[1][1])
+		})
+	}
+}
+
+func TestChownThroughMapping(t *testing.T) {
+	harness.NeedRoot(t)
+	l := harness.NewLayers(t, "f a 1")
+	optioned(t, l, "uidmapping=0:1000:100,gidmapping=0:1000:100")
+	if err := os.Chown(l.Mnt+"/a", 1007, 1008); err != nil {
+		t.Fatal(err)
+	}
+	wantOwner(t, l.Mnt+"/a", 1007, 1008)
+	wantOwner(t, l.Upper+"/a", 7, 8)
+	if err := os.Chown(l.Mnt+"/a", 3, -1); !isErrno(err, unix.EINVAL) {
+		t.Errorf("to an id without a mapping: %v", err)
+	}
+}
+
+// Owners and modes kept in an attribute, as fuse-overlayfs keeps them.
+func TestXattrPermissions(t *testing.T) {
+	harness.NeedRoot(t)
+	for option, attr := range map[string]string{
+		"xattr_permissions=1": "security.fuseoverlayfs.override_stat",
+		"xattr_permissions=2": "user.containers.override_stat",
+	} {
+		t.Run(option, func(t *testing.T) {
+			l := harness.NewLayers(t, "f a 1\nd d")
+			optioned(t, l, option)
+			for _, name := range []string{"a", "d", "n"} {
+				path := filepath.Join(l.Mnt, name)
+				if name == "n" {
+					if err := os.WriteFile(path, nil, 0o600); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if err := os.Chown(path, 5, 6); err != nil {
+					t.Fatal(err)
+				}
+				if err := unix.Chmod(path, 0o4640); err != nil {
+					t.Fatal(err)
+				}
+				wantOwner(t, path, 5, 6)
+				var st unix.Stat_t
+				if err := unix.Lstat(path, &st); err != nil || st.Mode&0o7777 != 0o4640 {
+					t.Errorf("%s: mode %o, %v", name, st.Mode, err)
+				}
+				wantOwner(t, filepath.Join(l.Upper, name), 0, 0)
+				buf := make([]byte, 100)
+				n, err := unix.Lgetxattr(filepath.Join(l.Upper, name), attr, buf)
+				if err != nil || !strings.HasPrefix(string(buf[:n]), "5:6:04640") {
+					t.Errorf("%s: %s is %q, %v", name, attr, buf[:max(n, 0)], err)
+				}
+				if n, err := unix.Llistxattr(path, buf); err != nil || strings.Contains(string(buf[:max(n, 0)]), "override_stat") {
+					t.Errorf("%s: the view shows %q, %v", name, buf[:max(n, 0)], err)
+				}
+			}
+		})
+	}
+}
+
+// Layers whose roots say so keep owners and modes in an attribute; a copy in an upper that does not
+// keeps them as files do.
+func TestOverriddenLayers(t *testing.T) {
+	harness.NeedRoot(t)
+	for attr, want := range map[string]uint32{
+		"security.fuseoverlayfs.override_stat": 5,
+		"user.containers.override_stat":        0, // root of the machine believes no attribute that anybody may write
+	} {
+		l := harness.NewLayers(t, "f a 1\nd d\nx . "+attr+" 0:0:040755\nx a "+attr+" 5:6:0100750\nx d "+attr+" 5:6:01777:dir", "f b 2\nx b "+attr+" 5:6:0100750")
+		optioned(t, l, "")
+		group := map[uint32]uint32{5: 6, 0: 0}[want]
+		for range 2 {
+			wantOwner(t, l.Mnt+"/a", want, group)
+			wantOwner(t, l.Mnt+"/d", want, group)
+			wantOwner(t, l.Mnt+"/b", 0, 0)
+			patch(t, l.Mnt+"/a", 0, "X") // again, from the upper
+			if err := os.WriteFile(l.Mnt+"/d/new", nil, 0o644); err != nil {
+				t.Error(err)
+			}
+		}
+		wantOwner(t, l.Upper+"/a", want, group)
+		wantOwner(t, l.Upper+"/d", want, group)
+		wantOwner(t, l.Upper+"/d/new", 0, 0)
+	}
+}
