@@ -14,8 +14,8 @@ import (
 // A Debian root filesystem as the lowest layer, two layers made on it by installing
 // packages, and on top of them what people do in such a tree.
 func TestRealDebian(t *testing.T) {
-	needReal(t)
-	base := debian(t)
+	harness.Real(t)
+	base := harness.Debian(t)
 	dir := harness.Dir(t)
 	stack := func(name string, lowers ...string) *harness.Layers {
 		l := &harness.Layers{Root: filepath.Join(dir, name), Lowers: lowers}

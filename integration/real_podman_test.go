@@ -43,7 +43,7 @@ CMD ["/bin/cat", "/two", "/moved/in"]
 `
 
 func TestRealPodmanRoot(t *testing.T) {
-	needReal(t)
+	harness.Real(t)
 	dir := podmanDir(t)
 	out := podman(t, exec.Command("sh", "-c", podmanStory), dir, nil)
 	podmanCheck(t, dir, out)
@@ -52,7 +52,7 @@ func TestRealPodmanRoot(t *testing.T) {
 // As a plain user Podman runs in a user namespace with subordinate ids, where plyfs is
 // root of that namespace.
 func TestRealPodmanRootless(t *testing.T) {
-	needReal(t)
+	harness.Real(t)
 	dir := podmanDir(t)
 	user := harness.NewAccount(t)
 	sh(t, exec.Command("chown", "-R", user.Name, dir))
@@ -82,7 +82,7 @@ func podmanCheck(t *testing.T, dir, out string) {
 // build context from a Debian root filesystem.
 func podmanDir(t *testing.T) string {
 	t.Helper()
-	base := debian(t)
+	base := harness.Debian(t)
 	dir := harness.Dir(t)
 	files := map[string]string{
 		"storage.conf": fmt.Sprintf("[storage]\ndriver = \"overlay\"\ngraphroot = \"%[1]s/graph\"\nrunroot = \"%[1]s/run\"\n"+

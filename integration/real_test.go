@@ -5,45 +5,12 @@ import (
 	"context"
 	"os"
 	"os/exec"
-	"path/filepath"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/plyfs/plyfs/integration/harness"
 )
-
-// Tests whose name has "Real" in it work on whole systems: minutes, root, Debian's
-// packages. They run with PLYFS_REAL=1 only (make test-real).
-func needReal(t *testing.T) {
-	t.Helper()
-	if os.Getenv("PLYFS_REAL") != "1" {
-		t.Skip("takes minutes: make test-real")
-	}
-	harness.NeedRoot(t)
-}
-
-var debianOnce = sync.OnceValues(func() (string, error) {
-	dir := filepath.Join(os.TempDir(), "debian")
-	out, err := exec.Command("debootstrap", "--variant=minbase", "bookworm", dir).CombinedOutput()
-	if err != nil {
-		return string(out), err
-	}
-	return dir, nil
-})
-
-// debian returns a Debian root filesystem, made once, which nobody may change.
-func debian(t *testing.T) string {
-	t.Helper()
-	dir, err := debianOnce()
-	if err != nil {
-		t.Fatalf("debootstrap: %v\n%s", err, dir)
-	}
-	return dir
-}
 
 // sh runs a command for ten minutes at most, and returns its output. That it fails is fatal.
 func sh(t *testing.T, cmd *exec.Cmd) string {
