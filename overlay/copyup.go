@@ -9,6 +9,7 @@ import (
 
 	"github.com/plyfs/plyfs/cow"
 	"github.com/plyfs/plyfs/layer"
+	"github.com/plyfs/plyfs/whiteout"
 )
 
 // flights are the copy-ups under way, one per node at most. While data is copied
@@ -248,6 +249,8 @@ func (fs *FS) commitUp(n, parent *Node, up *layer.Dir, name string, staged *cow.
 		x.index, x.diff = entry, diff
 	} else if lower.Nlink > 1 {
 		fs.breaksLinks(n, parent, staged)
+	} else if fs.ns == whiteout.User && n.typ != unix.S_IFREG {
+		parent.d.parted.Store(true) // it cannot have an origin mark
 	}
 	fs.becameUpper(n, staged)
 	return nil

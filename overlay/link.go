@@ -212,6 +212,10 @@ func (fs *FS) Link(c *Caller, n *Node, parent *Node, name string, a *Attr) error
 		return err
 	}
 	defer fs.eng.Moving()()
+	if fs.cfg.Metacopy == On {
+		fs.renames.Lock() // for the path in a redirect
+		defer fs.renames.Unlock()
+	}
 	d := parent.d
 	d.names.Lock()
 	defer d.names.Unlock()
@@ -248,7 +252,7 @@ func (fs *FS) Link(c *Caller, n *Node, parent *Node, name string, a *Attr) error
 }
 
 // redirectLinked records where the data of a metadata-only file is, before it gets a name under which
-// the lower layers do not have it (kernel: ovl_set_link_redirect). n.mu is held.
+// the lower layers do not have it (kernel: ovl_set_link_redirect). n.mu is held, and fs.renames.
 func (fs *FS) redirectLinked(n *Node) error {
 	if n.x == nil || n.x.dataDir == nil {
 		return nil
@@ -258,7 +262,8 @@ func (fs *FS) redirectLinked(n *Node) error {
 		return err
 	}
 	defer p.done()
-	return fs.setRedirect(n, &side{fd: p.fd, name: p.name}, false)
+	parent, name := fs.viewPlace(n)
+	return fs.setRedirect(&side{parent: parent, name: name, fd: p.fd}, p.name, false)
 }
 
 // linkTo links the object of n, wherever it is. n.mu is held.

@@ -81,7 +81,7 @@ type directory struct {
 	building sync.Mutex                // held, under names for reading, while index is read
 	indexUse atomic.Int64              // when index was last used, in seconds
 
-	parted     atomic.Bool // a copy-up parted hard links: numbers of the index may be old
+	parted     atomic.Bool // after a copy-up numbers of the index may be old
 	impure     atomic.Bool // children of the upper may have an origin mark
 	xwhiteouts atomic.Bool // some lower has opaque=x: files may be whiteouts
 	defaultACL atomic.Int32

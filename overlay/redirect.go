@@ -81,7 +81,7 @@ func (fs *FS) descend(t *layer.Tree, path string, last bool) way {
 			if fs.opaqueAt(fd, elem, false) == whiteout.OpaqueYes {
 				w.stop = true
 			} else {
-				as, abs = fs.redirectOf(fd, elem)
+				as, abs = fs.redirectOf(fd, elem, elem)
 			}
 		}
 		d.Done()
@@ -97,17 +97,70 @@ func (fs *FS) descend(t *layer.Tree, path string, last bool) way {
 	}
 }
 
-// redirectOf returns under which name, or path from the root, layers below have the directory elem.
-func (fs *FS) redirectOf(fd int, elem string) (as string, absolute bool) {
+// redirectOf returns under which name, or path from the root, layers below have name in fd, which is called
+// elem here.
+func (fs *FS) redirectOf(fd int, name, elem string) (as string, absolute bool) {
 	if fs.cfg.NoFollow {
 		return elem, false
 	}
 	var buf [4096]byte
-	r, err := whiteout.ParseRedirect(fs.mark(fd, elem, "redirect", buf[:]))
-	if err != nil || r.Path == "" {
+	v := fs.mark(fd, name, "redirect", buf[:])
+	if len(v) == 0 {
+		return elem, false
+	}
+	r, err := whiteout.ParseRedirect(v)
+	if err != nil {
 		return elem, false
 	}
 	return strings.Trim(r.Path, "/"), r.Absolute
+}
+
+// setRedirect records, on the object called real in s.fd, where its lower part is (kernel:
+// ovl_set_redirect). An absolute redirect stays as it is; within one directory the name is
+// enough. fs.renames is held.
+func (fs *FS) setRedirect(s *side, real string, same bool) error {
+	var buf [4096]byte
+	old := fs.mark(s.fd, real, "redirect", buf[:])
+	if len(old) > 0 && (old[0] == '/' || same) {
+		return nil
+	}
+	to := s.name
+	if !same {
+		var err error
+		if to, err = fs.lowerPath(s, real); err != nil {
+			return err
+		}
+	}
+	if err := fs.markMoves(); err != nil {
+		return err
+	}
+	return fs.setMark(s.fd, real, "redirect", []byte(to))
+}
+
+// lowerPath returns the path under which the lower layers, seen as one tree, have the object called real in
+// s.fd: that in the view, but for directories that moved (kernel: ovl_get_redirect).
+func (fs *FS) lowerPath(s *side, real string) (string, error) {
+	path, abs := fs.redirectOf(s.fd, real, s.name)
+	for n := s.parent; !abs && n != fs.root; {
+		if n == nil {
+			return "", unix.ENOENT
+		}
+		parent, elem := fs.viewPlace(n)
+		if up := n.d.upper.Load(); up != nil {
+			fd, err := up.FD()
+			if err != nil {
+				return "", err
+			}
+			elem, abs = fs.redirectOf(fd, "", elem)
+			up.Done()
+		}
+		path = elem + "/" + path
+		n = parent
+	}
+	if len(path) > 4094 {
+		return "", unix.EXDEV // more than is read of a mark
+	}
+	return "/" + path, nil
 }
 
 // walk finds the directory that holds the last element of path in one layer, without

@@ -279,7 +279,7 @@ func (fs *FS) markMoved(s, to *side) error {
 	}
 	if n.isDir() {
 		if n.d.merged() {
-			return fs.setRedirect(n, s, s.parent == to.parent)
+			return fs.setRedirect(s, s.name, s.parent == to.parent)
 		}
 		if to.parent.d.merged() {
 			return fs.setMark(s.fd, s.name, "opaque", []byte("y"))
@@ -287,7 +287,7 @@ func (fs *FS) markMoved(s, to *side) error {
 		return nil
 	}
 	if n.x != nil && n.x.dataDir != nil {
-		return fs.setRedirect(n, s, false)
+		return fs.setRedirect(s, s.name, false)
 	}
 	return nil
 }
@@ -304,48 +304,6 @@ func (fs *FS) nodeHasOrigin(n *Node) bool {
 	}
 	defer p.done()
 	return layer.Stat(p.fd, p.name, &st) == nil && n.ino.Load() != fs.viewIno(fs.upper, st.Ino)
-}
-
-// setRedirect records where the lower part of a node is (kernel: ovl_set_redirect). An
-// absolute redirect stays as it is; within one directory the name is enough.
-func (fs *FS) setRedirect(n *Node, s *side, same bool) error {
-	var buf [4096]byte
-	if v := fs.mark(s.fd, s.name, "redirect", buf[:]); len(v) > 0 {
-		if v[0] == '/' || same {
-			return nil
-		}
-	}
-	var r string
-	if same {
-		if len(fs.mark(s.fd, s.name, "redirect", buf[:])) > 0 {
-			return nil
-		}
-		r = s.name
-	} else {
-		r = fs.lowerPath(n)
-		if r == "" {
-			return unix.EXDEV
-		}
-	}
-	if err := fs.markMoves(); err != nil {
-		return err
-	}
-	return fs.setMark(s.fd, s.name, "redirect", []byte(r))
-}
-
-// lowerPath returns the path, from its layer's root, of the topmost lower object of n.
-func (fs *FS) lowerPath(n *Node) string {
-	if n.d != nil {
-		return "/" + n.d.lowers[0].Path()
-	}
-	if n.x != nil && n.x.dataDir != nil {
-		p := n.x.dataDir.Path()
-		if p != "" {
-			p += "/"
-		}
-		return "/" + p + n.x.dataName
-	}
-	return ""
 }
 
 // move renames over what may be there, and leaves a whiteout where one is needed.

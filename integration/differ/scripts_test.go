@@ -117,6 +117,46 @@ var scripts = map[string]string{
 		run
 			ls e
 			read e/d`,
+	"a redirect goes by the names in the lower layers together": `
+		layer
+			mkdir e 0755
+			mkdir e/d 0755
+			mkdir e/d/e 0755
+			put e/d/e/f 100 1
+			mkdir e/d/a 0755
+		layer
+			rename e/d e/a
+		run
+			rename e/a/e e/a/a/e
+			rename e/a/a b
+			remount
+			read b/e/f
+			swap
+			read b/e/f`,
+	"a metadata-only file goes by the names in the lower layers together": `
+		variant metacopy
+		layer
+			mkdir d 0755
+			put d/f 100 1
+		layer
+			rename d a
+		run
+			rename a b
+			chmod b/f 0600
+			rename b/f c
+			link c b/g
+			remount
+			read c
+			swap
+			read b/g`,
+	"what cannot have an origin has one number": `
+		variant userxattr
+		layer
+			symlink z c
+		run
+			ls .
+			chown c 1000 2
+			ls .`,
 	"hard links of an upper of the kernel on btrfs": `
 		on btrfs
 		layer
