@@ -137,7 +137,7 @@ func serveAsDaemon(o *mountopt.Options, mountpoint string, fd int) error {
 	s := &service{options: o, mountpoint: mountpoint, stamp: true}
 	s.relay = func(text string) { fmt.Fprintln(report, reportSay+text) }
 	err := s.serve(func() error {
-		s.relay = nil
+		s.mute()
 		fmt.Fprintln(report, reportReady)
 		return report.Close()
 	})

@@ -22,6 +22,9 @@ func (w *model) actions() map[string]func(*rapid.T) {
 		"holes":  func(rt *rapid.T) { w.holes(rt, w.name(rt, "name"), w.offset(rt, "offset")) },
 	}
 	w.dataActions(a)
+	for _, often := range []string{"write", "truncate", "mapped write", "direct read", "punch", "remount"} {
+		a[often+" again"] = a[often]
+	}
 	w.nameActions(a)
 	return a
 }

@@ -171,8 +171,9 @@ func errnoOf(err error) error {
 	return err
 }
 
+// name draws a name, more often one that the lower layer has a large file under.
 func (w *model) name(rt *rapid.T, label string) string {
-	return rapid.SampledFrom(modelNames).Draw(rt, label)
+	return rapid.SampledFrom(append(modelNames[1:6:6], modelNames...)).Draw(rt, label)
 }
 
 // file does the same to a file of each side, opened now or long ago.

@@ -129,19 +129,23 @@ func TestUnlinkedWhileOpenAtUnmount(t *testing.T) {
 // TestLinksWhereFilesystemsHaveNoUUID: neither the upper's nor the lower's filesystem has one, and all the same
 // an origin can only be in the lower.
 func TestLinksWhereFilesystemsHaveNoUUID(t *testing.T) {
-	dir := harness.Filesystem(t, "btrfs", 256<<20) // which does not tell it
+	harness.NeedRoot(t)
 	root := harness.Dir(t)
-	img, low := filepath.Join(root, "img"), filepath.Join(root, "low")
-	must(t, os.WriteFile(img, nil, 0o600))
-	must(t, os.Truncate(img, 64<<20))
-	must(t, os.Mkdir(low, 0o755))
-	for _, args := range [][]string{{"mkfs.ext4", "-q", "-F", "-U", "clear", img}, {"mount", "-o", "loop", img, low}} {
-		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
-			t.Fatalf("%v: %v\n%s", args, err, out)
+	mount := func(name string) string {
+		img, dir := filepath.Join(root, name+".img"), filepath.Join(root, name)
+		must(t, os.WriteFile(img, nil, 0o600))
+		must(t, os.Truncate(img, 64<<20))
+		must(t, os.Mkdir(dir, 0o755))
+		for _, args := range [][]string{{"mkfs.ext4", "-q", "-F", "-U", "clear", img}, {"mount", "-o", "loop", img, dir}} {
+			if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+				t.Fatalf("%v: %v\n%s", args, err, out)
+			}
 		}
+		return dir
 	}
+	low := mount("low")
 	harness.Make(t, low, "f a one\nh b a\nf c two")
-	l := harness.NewLayersOn(t, dir)
+	l := harness.NewLayersOn(t, mount("up"))
 	l.Lowers = []string{low}
 	m := l.Plyfs(t)
 	must(t, os.Remove(m.Path("a")))
