@@ -1,0 +1,69 @@
+package graft
+
+import (
+	"os"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/plyfs/plyfs/integration/harness"
+)
+
+// The rules for somebody without privileges. $plyfs mounts with what follows it.
+const userRules = `
+cd "$1"
+$plyfs --bind src:/data --bind src/file:/etc/app.conf:ro --bind src/dir:/srv/new/dir --tmpfs /run:mode=700 --volume made:/v 2>/dev/null && exit 1
+$plyfs --bind src:/data --bind src/file:/etc/app.conf:ro --bind src/dir:/srv/new/dir --tmpfs /run:mode=700 --volume ./made:/v
+errno() { out=$("$@" 2>&1) && echo "$* works" || case $out in *"$want"*) ;; *) echo "$*: $out, want $want" ;; esac; }
+cd mnt
+[ "$(echo $(ls data)) $(cat etc/app.conf) $(ls etc) $(ls srv/new)" = "dir file host app.conf
+hosts dir" ] || ls -R
+echo view > data/from-view; [ "$(cat ../src/from-view)" = view ]
+echo host > ../src/from-host; [ "$(cat data/from-host)" = host ]
+echo more >> ../src/from-view; echo again >> data/from-view
+[ "$(echo $(cat data/from-view))" = "view more again" ]
+mv data/from-view data/dir/moved; [ -e ../src/dir/moved ] && [ -e srv/new/dir/moved ]
+ln data/from-host data/hard; ln -s x data/soft; chmod 600 data/hard; rm data/soft
+echo x > v/kept; [ "$(cat ../made/kept)" = x ]
+echo t > run/t; [ "$(stat -c %a run)" = 700 ]
+want="Read-only file system"; errno sh -c 'echo > etc/app.conf'
+want="busy"; errno rmdir data; errno rmdir srv/new; errno mv etc/hosts etc/app.conf
+! ln data/hard etc/hard 2>/dev/null
+mv data/hard etc/hard; [ "$(cat etc/hard)" = host ] && [ ! -e ../src/hard ]
+flock -n data/file -c 'cd ..; ! flock -n src/file true; ! flock -n mnt/data/file true'
+chmod 444 data/file; (umask 077; mkdir data/private); [ "$(stat -c %a data/private)" = 700 ]
+cd ..
+[ "$(echo $(ls upper))" = etc ] || ls -R upper
+`
+
+func userGrafts(t *testing.T) *harness.Layers {
+	l := harness.UserLayers(t, graftImage)
+	source(t, l, "src", "f file host\nu file 65534 65534\nd dir\nu dir 65534 65534")
+	harness.Make(t, l.Root, "u src 65534 65534")
+	return l
+}
+
+func runAsUser(t *testing.T, l *harness.Layers, program string, args ...string) {
+	t.Helper()
+	lower := harness.Dump(t, l.Lowers[0], true)
+	mount := `plyfs="` + harness.Binary() + ` mount --lower lower1 --upper upper --work work mnt"; set -e` + "\n"
+	end := harness.Binary() + " umount mnt\n[ \"$(ls mnt)\" = '' ]\n"
+	cmd := harness.AsUser(l.Root, program, append(args, "-c", mount+userRules+end, "sh", l.Root)...)
+	cmd.Env = append(os.Environ(), "TMPDIR="+l.Root)
+	if out, err := cmd.CombinedOutput(); err != nil || len(out) > 0 {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if diff := cmp.Diff(lower, harness.Dump(t, l.Lowers[0], true)); diff != "" {
+		t.Errorf("the layer changed:\n%s", diff)
+	}
+}
+
+func TestUserGraftsThroughFusermount(t *testing.T) {
+	l := userGrafts(t)
+	runAsUser(t, l, "sh")
+}
+
+func TestUserGraftsInNamespace(t *testing.T) {
+	l := userGrafts(t)
+	runAsUser(t, l, "unshare", "-Ur", "-m", "sh")
+}
