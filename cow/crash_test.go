@@ -169,8 +169,7 @@ func TestMarkBeforeFile(t *testing.T) {
 					f, err := os.Create(w.upperPath("neighbour"))
 					must(t, err)
 					defer f.Close()
-					must(t, w.e.MarkSynced()) // as FS.Fsync does
-					must(t, f.Sync())
+					must(t, w.e.Fsync(int(f.Fd()), false)) // as FS.Fsync does
 				},
 			} {
 				dir, image := filesystemImage(t, kind, map[string]int{"ext4": 64, "xfs": 320, "btrfs": 128}[kind])

@@ -136,7 +136,7 @@ func New(cfg Config) (*Engine, error) {
 // Close closes the engine's own descriptors. No copy-up may run.
 func (e *Engine) Close() error {
 	e.probe.under.Wait()
-	_ = e.MarkSynced() // an error was logged
+	_ = e.markSynced() // an error was logged
 	e.list.mu.Lock()
 	defer e.list.mu.Unlock()
 	if e.list.fd >= 0 {

@@ -23,9 +23,8 @@ type markSync struct {
 	err  error // set before done is closed
 }
 
-// MarkSynced waits until the mark, if there is one, is on disk. Call it before fsync(2) of
-// anything in the upper; syncfs(2) does not need it.
-func (e *Engine) MarkSynced() error {
+// markSynced waits until the mark, if there is one, is on disk.
+func (e *Engine) markSynced() error {
 	s := e.list.sync.Load()
 	if s == nil {
 		return nil
@@ -34,12 +33,17 @@ func (e *Engine) MarkSynced() error {
 	return s.err
 }
 
-// fsync is fsync(2) of a file that is in the upper or about to be.
-func (e *Engine) fsync(fd int) error {
-	if err := e.MarkSynced(); err != nil {
+// Fsync is fsync(2), or fdatasync(2), of something that is in the upper or about to be. Nothing there may be
+// synced in another way but by syncfs(2).
+func (e *Engine) Fsync(fd int, datasync bool) error {
+	if err := e.markSynced(); err != nil {
 		return err
 	}
-	return ignoringEINTR(func() error { return unix.Fsync(fd) })
+	sync := unix.Fsync
+	if datasync {
+		sync = unix.Fdatasync
+	}
+	return ignoringEINTR(func() error { return sync(fd) })
 }
 
 // syncMark sees to it that the directories of a new mark are on disk before what follows. list.mu is held.

@@ -60,7 +60,7 @@ func (e *Engine) completeMeta(upperFD int, src *Source, w *Want, ev *Event) erro
 		return fail(src, "copy data", err)
 	}
 	if c.copied > 0 && !e.cfg.Volatile {
-		if err := e.fsync(upperFD); err != nil {
+		if err := e.Fsync(upperFD, false); err != nil {
 			return fail(src, "fsync", err)
 		}
 	}

@@ -178,15 +178,7 @@ func (p *Partial) Sync(datasync bool) error {
 	if p.e.cfg.Volatile {
 		return nil
 	}
-	if err := p.e.MarkSynced(); err != nil {
-		return err
-	}
-	return ignoringEINTR(func() error {
-		if datasync {
-			return unix.Fdatasync(p.fd)
-		}
-		return unix.Fsync(p.fd)
-	})
+	return p.e.Fsync(p.fd, datasync)
 }
 
 // record stores another valid length. attr is held for writing, or p is not

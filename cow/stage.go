@@ -223,7 +223,7 @@ func (e *Engine) stageRegular(s *Staged, src *Source, w *Want, dir int) (err err
 	// As ovl_copy_up_file: what was copied is on disk before the name is, and
 	// what was shared or is empty needs no such care.
 	if s.event.BytesCopied > 0 && !s.Partial && !e.cfg.Volatile {
-		if err := e.fsync(s.FD); err != nil {
+		if err := e.Fsync(s.FD, false); err != nil {
 			return fail(src, "fsync", err)
 		}
 	}

@@ -281,13 +281,7 @@ func (fs *FS) Fsync(n *Node, datasync bool) error {
 	case o.partial != nil:
 		return o.partial.Sync(datasync)
 	}
-	if err := fs.eng.MarkSynced(); err != nil {
-		return err
-	}
-	if datasync {
-		return retry(func() error { return unix.Fdatasync(o.fd) })
-	}
-	return retry(func() error { return unix.Fsync(o.fd) })
+	return fs.eng.Fsync(o.fd, datasync)
 }
 
 func retry(f func() error) error {

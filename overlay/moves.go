@@ -141,12 +141,7 @@ func (fs *FS) sever(c *Caller, n *Node) error {
 // unwhite removes the whiteouts of a directory beneath which there is nothing: the kernel may list
 // them.
 func (fs *FS) unwhite(d *directory, fd int) error {
-	dir, err := layer.Open(fd, "", unix.O_RDONLY|unix.O_DIRECTORY, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(dir)
-	ents, err := layer.ReadDir(dir)
+	ents, err := layer.ReadDir(fd)
 	if err != nil {
 		return err
 	}

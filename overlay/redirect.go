@@ -58,6 +58,7 @@ type way struct {
 // descend goes along a path, without slashes at its ends, from the root of one layer to the directory
 // of its last element. The marks of the directories on the way count as they do in a
 // lookup: opaque ones and whiteouts end the search, a redirect changes the path in the layers below.
+// For the last layer of a search they are not read, as there is no next one.
 func (fs *FS) descend(t *layer.Tree, path string, last bool) way {
 	d := t.Root
 	prefix, rest := "", path
@@ -166,23 +167,6 @@ func (fs *FS) lowerPath(s *side, real string) (string, error) {
 // walk finds the directory that holds the last element of path in one layer, without
 // following links; whiteouts and opaque marks on the way are those of other layers.
 func (fs *FS) walk(t *layer.Tree, path string) (*layer.Dir, string, bool) {
-	d := t.Root
-	path = strings.Trim(path, "/")
-	for {
-		elem, rest, more := strings.Cut(path, "/")
-		if !more {
-			return d, elem, elem != ""
-		}
-		fd, err := d.FD()
-		if err != nil {
-			return nil, "", false
-		}
-		var st Attr
-		err = layer.Stat(fd, elem, &st)
-		d.Done()
-		if err != nil || st.Mode&unix.S_IFMT != unix.S_IFDIR {
-			return nil, "", false
-		}
-		d, path = d.Child(elem), rest
-	}
+	w := fs.descend(t, strings.Trim(path, "/"), true)
+	return w.dir, w.name, w.name != ""
 }

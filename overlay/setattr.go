@@ -200,10 +200,7 @@ func (fs *FS) FsyncDir(n *Node) error {
 		return err
 	}
 	defer unix.Close(f)
-	if err := fs.eng.MarkSynced(); err != nil {
-		return err
-	}
-	return retry(func() error { return unix.Fsync(f) })
+	return fs.eng.Fsync(f, false)
 }
 
 // syncAll writes the upper's filesystem to stable storage.

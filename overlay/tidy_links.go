@@ -39,9 +39,14 @@ func (fs *FS) readLinksMark() error {
 // by the inode number in the view.
 type indexEntries map[uint64]string
 
+// linksMayPart says whether the index may say anything that the upper is to say by itself.
+func (fs *FS) linksMayPart() bool {
+	return fs.indexd != nil && fs.cfg.Index != On && fs.settle.changes.Load() > 0
+}
+
 // linksPart says whether the index says anything that the upper does not.
 func (fs *FS) linksPart() bool {
-	if fs.indexd == nil || fs.cfg.Index == On || fs.settle.changes.Load() == 0 {
+	if !fs.linksMayPart() {
 		return false
 	}
 	fd, err := fs.indexd.FD()
@@ -56,7 +61,7 @@ func (fs *FS) linksPart() bool {
 // completeLinks gives every indexed inode all its names in the upper, and removes what is in the index
 // without need then.
 func (fs *FS) completeLinks(c *Caller) error {
-	if !fs.linksPart() {
+	if !fs.linksMayPart() {
 		return nil
 	}
 	open, err := fs.dropWhole()
