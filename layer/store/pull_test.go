@@ -4,15 +4,12 @@ import (
 	"encoding/base64"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"os"
 	"strings"
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/authn"
-	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/registry"
-	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
 	"github.com/plyfs/plyfs/layer/image"
@@ -31,36 +28,19 @@ func TestPullCredentials(t *testing.T) {
 		plain.ServeHTTP(w, r)
 	}))
 	defer server.Close()
-	u, err := url.Parse(server.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
+	host := strings.TrimPrefix(server.URL, "http://")
+	ref := host + "/team/app:v1"
 	dir := tempDir(t)
 	imagetest.WriteLayout(t, dir+"/in", app("app:v1", "gzip"))
-	p, err := layout.FromPath(dir + "/in")
-	if err != nil {
-		t.Fatal(err)
-	}
-	index, err := p.ImageIndex()
-	if err != nil {
-		t.Fatal(err)
-	}
-	ref := u.Host + "/team/app:v1"
-	tag, err := name.NewTag(ref)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := remote.WriteIndex(tag, index, remote.WithAuth(&authn.Basic{Username: "ann", Password: "secret"})); err != nil {
-		t.Fatal(err)
-	}
+	push(t, dir+"/in", ref, remote.WithAuth(&authn.Basic{Username: "ann", Password: "secret"}))
 	t.Setenv("HOME", dir)
 	t.Setenv("REGISTRY_AUTH_FILE", dir+"/none")
 	t.Setenv("XDG_RUNTIME_DIR", dir)
 	for _, c := range []struct{ config, want string }{
 		{"", "there are none"},
-		{`{"auths": {"` + u.Host + `": {"auth": "` + base64.StdEncoding.EncodeToString([]byte("ann:secret")) + `"}}}`, ""},
-		{`{"auths": {"` + u.Host + `": {"username": "ann", "password": "secret"}}}`, ""},
-		{`{"auths": {"` + u.Host + `": {"username": "ann", "password": "wrong"}}}`, "refuses the credentials"},
+		{`{"auths": {"` + host + `": {"auth": "` + base64.StdEncoding.EncodeToString([]byte("ann:secret")) + `"}}}`, ""},
+		{`{"auths": {"` + host + `": {"username": "ann", "password": "secret"}}}`, ""},
+		{`{"auths": {"` + host + `": {"username": "ann", "password": "wrong"}}}`, "refuses the credentials"},
 		{`{"auths": {"elsewhere.example": {"username": "ann", "password": "secret"}}}`, "there are none"},
 		{`{"auths": `, ""},
 	} {

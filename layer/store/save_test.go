@@ -2,7 +2,6 @@ package store
 
 import (
 	"net/http/httptest"
-	"net/url"
 	"os"
 	"strings"
 	"testing"
@@ -10,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/registry"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
@@ -71,21 +71,10 @@ func TestSave(t *testing.T) {
 	}
 }
 
-func TestPull(t *testing.T) {
-	server := httptest.NewServer(registry.New())
-	defer server.Close()
-	u, err := url.Parse(server.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := tempDir(t)
-	s := open(t)
-	imagetest.WriteLayout(t, dir+"/in", app("app:v1", "gzip"))
-	got, err := load(t.Context(), s, dir+"/in", image.OpenOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, err := layout.FromPath(dir + "/in")
+// push copies the image layout in dir to a registry.
+func push(t *testing.T, dir, ref string, options ...remote.Option) v1.ImageIndex {
+	t.Helper()
+	p, err := layout.FromPath(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,14 +82,29 @@ func TestPull(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ref := u.Host + "/team/app:v2"
 	tag, err := name.NewTag(ref)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := remote.WriteIndex(tag, index); err != nil {
+	if err := remote.WriteIndex(tag, index, options...); err != nil {
 		t.Fatal(err)
 	}
+	return index
+}
+
+func TestPull(t *testing.T) {
+	server := httptest.NewServer(registry.New())
+	defer server.Close()
+	host := strings.TrimPrefix(server.URL, "http://")
+	ref := host + "/team/app:v2"
+	dir := tempDir(t)
+	s := open(t)
+	imagetest.WriteLayout(t, dir+"/in", app("app:v1", "gzip"))
+	got, err := load(t.Context(), s, dir+"/in", image.OpenOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	index := push(t, dir+"/in", ref)
 	other := open(t)
 	src, err := image.Pull(t.Context(), ref, image.PullOptions{})
 	if err != nil {
@@ -117,7 +121,7 @@ func TestPull(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if src, err := image.Pull(t.Context(), u.Host+"/team/app@"+digest.String(), image.PullOptions{}); err != nil || len(src.Images[0].Names) != 0 {
+	if src, err := image.Pull(t.Context(), host+"/team/app@"+digest.String(), image.PullOptions{}); err != nil || len(src.Images[0].Names) != 0 {
 		t.Errorf("by digest: %v", err)
 	}
 	arm, _ := image.ParsePlatform("linux/riscv64")
@@ -125,8 +129,8 @@ func TestPull(t *testing.T) {
 		ref, want string
 		o         image.PullOptions
 	}{
-		{u.Host + "/team/none:v1", "NAME_UNKNOWN", image.PullOptions{}},
-		{u.Host + "/team/app:v2", "no image for linux/riscv64", image.PullOptions{Platform: arm}},
+		{host + "/team/none:v1", "NAME_UNKNOWN", image.PullOptions{}},
+		{host + "/team/app:v2", "no image for linux/riscv64", image.PullOptions{Platform: arm}},
 		{"UPPER/case", "", image.PullOptions{}},
 	} {
 		if _, err := image.Pull(t.Context(), c.ref, c.o); err == nil || !strings.Contains(err.Error(), c.want) {
