@@ -244,21 +244,29 @@ func TestInterrupt(t *testing.T) {
 	sameBytes(t, m.Path("big"), want)
 }
 
-// TestWritersShareACopy asks the union itself: the kernel orders the writers of one file.
-func TestWritersShareACopy(t *testing.T) {
-	const size = 4 << 20
-	g := newGate(t, "F big 4M")
+// gatedUnion returns a union without a mount, over a lower of one file, big, of size bytes, that is copied
+// whole and read through a gate; and the node of the file.
+func gatedUnion(t *testing.T, size string) (*gate, *harness.Layers, *overlay.FS, *overlay.Node) {
+	t.Helper()
+	g := newGate(t, "F big "+size)
 	l := g.layers(t)
 	cfg := overlay.DefaultConfig()
 	cfg.Lowers, cfg.Upper, cfg.Work, cfg.Threshold = []string{g.dir}, l.Upper, l.Work, -1
 	cfg.Log = t.Logf
 	u, err := overlay.New(cfg)
 	must(t, err)
-	defer func() { must(t, u.Close()) }()
-	cursor := u.Bus().Cursor()
+	t.Cleanup(func() { must(t, u.Close()) })
 	var a overlay.Attr
 	n, err := u.Lookup(&overlay.Caller{}, u.Root(), "big", &a)
 	must(t, err)
+	return g, l, u, n
+}
+
+// TestWritersShareACopy asks the union itself: the kernel orders the writers of one file.
+func TestWritersShareACopy(t *testing.T) {
+	const size = 4 << 20
+	g, l, u, n := gatedUnion(t, "4M")
+	cursor := u.Bus().Cursor()
 	g.openFrom(size/2, 0)
 	var writers sync.WaitGroup
 	for i := range 4 {
@@ -287,18 +295,8 @@ func TestWritersShareACopy(t *testing.T) {
 // TestWaitingIsCounted: who waited for a copy-up that was interrupted does it, and says how long it waited.
 func TestWaitingIsCounted(t *testing.T) {
 	const size = 4 << 20
-	g := newGate(t, "F big 4M")
-	l := g.layers(t)
-	cfg := overlay.DefaultConfig()
-	cfg.Lowers, cfg.Upper, cfg.Work, cfg.Threshold = []string{g.dir}, l.Upper, l.Work, -1
-	cfg.Log = t.Logf
-	u, err := overlay.New(cfg)
-	must(t, err)
-	defer func() { must(t, u.Close()) }()
+	g, l, u, n := gatedUnion(t, "4M")
 	cursor := u.Bus().Cursor()
-	var a overlay.Attr
-	n, err := u.Lookup(&overlay.Caller{}, u.Root(), "big", &a)
-	must(t, err)
 	defer u.Forget(n.ID(), 1)
 	g.openFrom(size/2, 0)
 	cancel := make(chan struct{})
