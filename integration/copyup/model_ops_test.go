@@ -63,7 +63,15 @@ func (w *model) dataActions(a map[string]func(*rapid.T)) {
 		})
 	}
 	a["direct read"] = func(rt *rapid.T) {
-		w.file(rt, unix.O_DIRECT, func(s *modelSide, f *os.File) error { return readDirect(f, &s.data) })
+		w.file(rt, unix.O_DIRECT, func(s *modelSide, f *os.File) (err error) {
+			if s == &w.plain {
+				// Through the page cache: past it XFS answers EIO where space was zeroed beyond the end before the
+				// file grew over it (Linux 6.18).
+				s.data, err = os.ReadFile(f.Name())
+				return err
+			}
+			return readDirect(f, &s.data)
+		})
 	}
 	a["direct write"] = func(rt *rapid.T) {
 		off, b := w.offset(rt, "offset")&^4095, w.bytes(rt, 3<<12)
