@@ -238,7 +238,8 @@ func (fs *FS) CopyRange(c *Caller, in *Node, offIn int64, out *Node, offOut, len
 		m, err := unix.CopyFileRange(src.fd, &i, dst.fd, &o, int(length), 0)
 		switch err {
 		case unix.EXDEV, unix.EOPNOTSUPP, unix.ENOSYS, unix.EINVAL:
-			if in == out {
+			// A node whose file was handed over (Renew) and its successor have one file between them.
+			if in == out || sameFile(src.fd, dst.fd) {
 				return int64(m), err
 			}
 		default:
@@ -246,6 +247,11 @@ func (fs *FS) CopyRange(c *Caller, in *Node, offIn int64, out *Node, offOut, len
 		}
 	}
 	return copyLoop(src, dst, offIn, offOut, length)
+}
+
+func sameFile(a, b int) bool {
+	var sa, sb unix.Stat_t
+	return unix.Fstat(a, &sa) == nil && unix.Fstat(b, &sb) == nil && sa.Dev == sb.Dev && sa.Ino == sb.Ino
 }
 
 // copyLoop copies a part of the range through a buffer: the caller asks again.

@@ -102,6 +102,14 @@ func (h *coreHandle) fallocate(mode uint32, off, size int64) error {
 	return errno(h.t.fs.Fallocate(&h.t.caller, h.n, mode, off, size))
 }
 
+func (h *coreHandle) seek(off int64, whence int) (int64, error) {
+	if st, err := h.stat(); err != nil || off >= st.Size {
+		return 0, unix.ENXIO
+	}
+	n, err := h.t.fs.Seek(h.n, off, whence)
+	return n, errno(err)
+}
+
 func (h *coreHandle) copyTo(to handle, off, offTo, size int64) (int, error) {
 	o := to.(*coreHandle)
 	if err := h.may(false); err != nil {

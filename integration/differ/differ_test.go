@@ -16,12 +16,12 @@ func TestMain(m *testing.M) { harness.Main(m) }
 
 // TestFuzz runs made-up cases for PLYFS_FUZZ_TIME, from a random seed on, or from
 // PLYFS_FUZZ_SEED; with the seed alone, that one case. With neither it runs a few that are always
-// the same. PLYFS_FUZZ_VARIANT keeps to one way of mounting, PLYFS_FUZZ_VIA to "fuse" or "core".
+// the same. The doc comment of the package has the other variables.
 func TestFuzz(t *testing.T) {
 	harness.NeedRoot(t)
 	dir := harness.Dir(t)
 	seed, cases := uint64(1), 8
-	via := os.Getenv("PLYFS_FUZZ_VIA")
+	only := Only{Variant: os.Getenv("PLYFS_FUZZ_VARIANT"), Via: os.Getenv("PLYFS_FUZZ_VIA"), On: os.Getenv("PLYFS_FUZZ_ON")}
 	var patience time.Duration
 	if v := os.Getenv("PLYFS_FUZZ_TIME"); v != "" {
 		d, err := time.ParseDuration(v)
@@ -39,14 +39,14 @@ func TestFuzz(t *testing.T) {
 		if patience == 0 {
 			cases = 1
 		}
-	} else if patience == 0 && via == "" {
-		via = "core" // TestScripts mounts
+	} else if patience == 0 && only.Via == "" {
+		only.Via = "core" // TestScripts mounts
 	}
 	start, count := time.Now(), 0
 	first := seed
 	fmt.Printf("differ: first seed %d\n", first) // at once: a case may hang
 	for ; count < cases && (patience == 0 || time.Since(start) < patience); seed++ {
-		f, err := Fuzz(dir, seed, os.Getenv("PLYFS_FUZZ_VARIANT"), via)
+		f, err := Fuzz(dir, seed, only)
 		if err != nil {
 			t.Fatalf("seed %d: %v", seed, err)
 		}

@@ -12,5 +12,6 @@
 // printed, shrunk ([Shrink]), and kept as a regression test (scripts_test.go).
 //
 // TestFuzz makes up cases from a seed, which it prints, for PLYFS_FUZZ_TIME (a duration);
-// PLYFS_FUZZ_SEED runs one seed again.
+// PLYFS_FUZZ_SEED runs one seed again. PLYFS_FUZZ_VARIANT, PLYFS_FUZZ_VIA and PLYFS_FUZZ_ON keep to one way
+// of mounting, to mounts or the union alone, to one filesystem ([Only]).
 package differ

@@ -1,6 +1,7 @@
 package differ
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -180,6 +181,8 @@ func (v *view) do(o Op) (string, error) {
 			return err
 		})
 		return out, err
+	case "holes":
+		return "", v.with(a[0], unix.O_RDONLY, zerosInHoles)
 	case "tmpfile":
 		return "", v.with(a[0], unix.O_TMPFILE|unix.O_RDWR, func(h handle) error {
 			if err := writeAll(h, fill(num(a[2]), num(a[3])), 0); err != nil {
@@ -324,18 +327,53 @@ func (v *view) copy(a []string) error {
 }
 
 func readSum(h handle) (string, error) {
+	all, err := readAll(h)
+	if err != nil {
+		return "", err
+	}
+	return sum(all), nil
+}
+
+func readAll(h handle) ([]byte, error) {
 	var all []byte
 	buf := make([]byte, 64<<10)
 	for {
 		n, err := h.pread(buf, int64(len(all)))
-		if err != nil {
-			return "", err
-		}
-		if n == 0 {
-			return sum(all), nil
+		if err != nil || n == 0 {
+			return all, err
 		}
 		all = append(all, buf[:n]...)
 	}
+}
+
+// zerosInHoles walks over a file by SEEK_DATA and SEEK_HOLE. Where its holes are is the filesystem's affair
+// (a copy-up may make some, or fill them): that nothing is in them is not.
+func zerosInHoles(h handle) error {
+	all, err := readAll(h)
+	if err != nil {
+		return err
+	}
+	for off := int64(0); off < int64(len(all)); {
+		data, err := h.seek(off, unix.SEEK_DATA)
+		if err == unix.ENXIO {
+			data = int64(len(all))
+		} else if err != nil {
+			return err
+		}
+		if n := bytes.IndexFunc(all[off:data], func(r rune) bool { return r != 0 }); n >= 0 {
+			return fmt.Errorf("data in a hole, at %d", off+int64(n))
+		}
+		if data == int64(len(all)) {
+			return nil
+		}
+		if off, err = h.seek(data, unix.SEEK_HOLE); err != nil {
+			return err
+		}
+		if off <= data {
+			return fmt.Errorf("the hole after %d is at %d", data, off)
+		}
+	}
+	return nil
 }
 
 func sum(b []byte) string {

@@ -193,8 +193,10 @@ func (g *generator) look() Op {
 		return op("stat", g.any())
 	case n < 45:
 		return op("read", g.file())
-	case n < 48:
+	case n < 46:
 		return op("readlink", g.file())
+	case n < 48:
+		return op("holes", g.file())
 	case n < 52:
 		return op("listx", g.any())
 	case n < 55:
@@ -255,26 +257,37 @@ func (g *generator) ops(count int) next {
 	}
 }
 
+// Only keeps made-up cases to one kind; what is empty may be any.
+type Only struct {
+	Variant string // the way of mounting
+	Via     string // "core", the union alone, or "fuse", a real mount
+	On      string // the layers' filesystem, as in [Case]
+}
+
 // Fuzz makes up the case of a seed and runs it.
-//
-// variant and via keep to one way of mounting, and to the union alone ("core") or a real
-// mount ("fuse"); "" for any.
-func Fuzz(parent string, seed uint64, variant, via string) (*Finding, error) {
+func Fuzz(parent string, seed uint64, only Only) (*Finding, error) {
 	r := rand.New(rand.NewPCG(seed, 0))
 	all := []string{"default", "default", "default", "uncached", "disk", "range", "metacopy", "userxattr", "noindex", "mixed", "moves", "bare"}
-	pick := all[r.IntN(len(all))]
-	if variant == "" {
-		variant = pick
+	variant := all[r.IntN(len(all))]
+	if only.Variant != "" {
+		variant = only.Variant
 	}
-	fuse := r.IntN(4) != 0
-	if via != "" {
-		fuse = via == "fuse"
+	v := variants[variant]
+	if v == nil {
+		return nil, fmt.Errorf("no variant %q", variant)
+	}
+	fuse := r.IntN(4) != 0 || v.mode != ""
+	if only.Via != "" {
+		fuse = only.Via == "fuse"
 	}
 	on := ""
 	if n := r.IntN(16); n < 4 {
 		on = []string{"xfs", "btrfs", "tmpfs", "disk"}[n]
 	}
-	g := &generator{r: r, big: variant == "range", user: variants[variant].config.UserXattr == overlay.On, private: r.IntN(4) == 0}
+	if only.On != "" {
+		on = only.On
+	}
+	g := &generator{r: r, big: variant == "range", user: v.config.UserXattr == overlay.On, private: r.IntN(4) == 0}
 	layers := make([]next, 1+r.IntN(4))
 	for i := range layers {
 		layers[i] = g.layer(5 + r.IntN(30))

@@ -116,9 +116,16 @@ func (s *stack) reread() string {
 		return "plyfs:\n" + d
 	}
 	for p := range before.Inos {
-		// A directory that was moved has the number of its copy; and of linked files the kernel without
-		// an index may have taken the mark away that leads to the number of the lower one.
+		// A directory that was moved has the number of its copy.
 		if before.Types[p] == unix.S_IFDIR || s.v.parts {
+			delete(before.Inos, p)
+		}
+	}
+	// Where the kernel shows the upper's own number it may have taken the impure mark away that leads to
+	// another (ovl_dir_read_impure).
+	s.dropOwnNumbers(t.Inos)
+	for p := range before.Inos {
+		if _, ok := t.Inos[p]; !ok {
 			delete(before.Inos, p)
 		}
 	}

@@ -36,6 +36,7 @@ import (
 //	stat P
 //	read P
 //	readlink P
+//	holes P                 SEEK_DATA and SEEK_HOLE: what is no data is zeros
 //	open SLOT P HOW         r, w, rw
 //	close SLOT
 //	fread SLOT OFF SIZE     fwrite SLOT OFF SIZE SEED    ftrunc SLOT SIZE
@@ -76,7 +77,7 @@ var arity = map[string]int{
 	"create": 2, "put": 3, "write": 4, "append": 3, "trunc": 2, "punch": 3, "zero": 3, "alloc": 3, "copy": 5,
 	"mkdir": 2, "rmdir": 1, "unlink": 1, "rmtree": 1, "rename": 2, "link": 2, "symlink": 2, "mknod": 2, "tmpfile": 4,
 	"chmod": 2, "chown": 3, "utimens": 2, "setx": 3, "rmx": 2, "getx": 2, "listx": 1,
-	"ls": 1, "stat": 1, "read": 1, "readlink": 1,
+	"ls": 1, "stat": 1, "read": 1, "readlink": 1, "holes": 1,
 	"open": 3, "close": 1, "fread": 3, "fwrite": 4, "ftrunc": 2, "fstat": 1, "fchmod": 2, "flink": 2, "fls": 1, "fsync": 1,
 	"fsetx": 3, "remount": 0, "swap": 0,
 }

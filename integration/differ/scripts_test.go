@@ -215,6 +215,21 @@ var scripts = map[string]string{
 			write a/x/h 0 10 3
 			remount
 			rename a/x c/x`,
+	"the number of a linked file after a visit in the kernel": `
+		variant moves
+		layer
+			put d 5 1
+			link d c
+		run
+			unlink d
+			mkdir d 0755
+			rename c d/d`,
+	"overlapping ranges of a file that was handed over": `
+		variant passthrough
+		layer
+			put a 13643 1
+		run
+			copy a a 4400 3263 8131`,
 	"an unfinished file with two names is completed once": `
 		variant range
 		layer

@@ -26,6 +26,8 @@ type variant struct {
 	alone  bool
 	reader string
 	parts  bool // the kernel parts hard links
+	// mode is a way of serving, by --mode: it needs a mount.
+	mode string
 }
 
 var variants = map[string]*variant{
@@ -39,6 +41,9 @@ var variants = map[string]*variant{
 	"moves":     {kernel: "userxattr,index=on,xino=off", plyfs: []string{"-o", "userxattr"}, config: overlay.Config{UserXattr: overlay.On}, fs: "tmpfs", alone: true, reader: "userxattr,index=on,xino=off"},
 	"bare":      {kernel: "redirect_dir=on,index=on,xino=off", fs: "tmpfs", alone: true, reader: "xino=off", parts: true},
 	"mixed":     {kernel: "redirect_dir=on,index=on,xino=on", fs: "tmpfs", mixed: true},
+
+	"passthrough": {kernel: "redirect_dir=on,index=on,xino=off", fs: "tmpfs", mode: "passthrough"},
+	"shared":      {kernel: "redirect_dir=on,index=on,xino=off", fs: "tmpfs", mode: "shared"},
 }
 
 // stack is a case being run: directories and mounts.
@@ -199,6 +204,9 @@ func (s *stack) mountPlyfs() error {
 		args = append(args, "--lower", d)
 	}
 	args = append(args, "--upper", p.upper, "--work", p.work, "--log", s.dir+"/log")
+	if s.v.mode != "" {
+		args = append(args, "--mode", s.v.mode)
+	}
 	args = append(append(args, s.v.plyfs...), p.mnt)
 	if out, err := harness.Run(args...); err != nil {
 		return fmt.Errorf("plyfs %s: %w\n%s", strings.Join(args, " "), err, out)

@@ -45,6 +45,7 @@ type handle interface {
 	sync() error
 	setxattr(name string, val []byte) error
 	fallocate(mode uint32, off, size int64) error
+	seek(off int64, whence int) (int64, error) // SEEK_DATA, SEEK_HOLE
 	copyTo(to handle, off, offTo, size int64) (int, error)
 	entries() ([]dirent, error)
 	close() error
@@ -191,6 +192,8 @@ func (h *sysHandle) setxattr(name string, val []byte) error {
 func (h *sysHandle) fallocate(mode uint32, off, size int64) error {
 	return again0(func() error { return unix.Fallocate(h.fd, mode, off, size) })
 }
+
+func (h *sysHandle) seek(off int64, whence int) (int64, error) { return unix.Seek(h.fd, off, whence) }
 
 func (h *sysHandle) copyTo(to handle, off, offTo, size int64) (int, error) {
 	return again(func() (int, error) {
