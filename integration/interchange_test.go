@@ -30,6 +30,9 @@ var interchangeLowers = []string{
 	 f emptied/y/z 8
 	 F big 2M
 	 F other 2M
+	 F meta 300k
+	 F merged/meta 200k
+	 h links/meta merged/meta
 	 f merged/bottom 9
 	 f merged/sub/bottom 10
 	 f merged/gone 11
@@ -101,6 +104,11 @@ func change(t *testing.T, dir string, moves bool) {
 		os.Mkdir(p("fresh"), 0o2775),
 		write("fresh/file", "fresh"),
 		os.Rename(p("fresh"), p("merged/fresh")),
+		os.Chmod(p("meta"), 0o600), // with metacopy: no data
+		os.Rename(p("meta"), p("fresh")),
+		os.Link(p("fresh"), p("emptied/meta")),
+		os.Chown(p("merged/meta"), 1000, 100),
+		os.Rename(p("merged/meta"), p("merged/sub/meta")),
 	} {
 		if err != nil {
 			t.Errorf("step %d: %v", i, err)

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -133,17 +134,18 @@ func Bytes(n int64) []byte {
 	return b
 }
 
-// Dump describes everything below dir, a sorted line per object: type, mode, owner, links, size, contents,
-// target, device and extended attributes. Overlay marks are left out. Modification times
+// Dump describes everything below dir, a sorted line per object: type, mode, owner, links and which
+// name is the same file, size, contents, target, device and extended attributes. Overlay marks are left out. Modification times
 // are in it with times.
 func Dump(t testing.TB, dir string, times bool) []string {
 	t.Helper()
 	var out []string
+	first := map[[2]uint64]string{} // the first name of what has several
 	err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
-		line, err := describe(dir, path, times)
+		line, err := describe(dir, path, times, first)
 		out = append(out, line)
 		return err
 	})
@@ -154,7 +156,36 @@ func Dump(t testing.TB, dir string, times bool) []string {
 	return out
 }
 
-func describe(root, path string, times bool) (string, error) {
+// Marks lists the overlay marks that everything below dir shows, sorted: in a view these are those of other
+// unions, whose layers are in it.
+func Marks(t testing.TB, dir string) []string {
+	t.Helper()
+	var out []string
+	err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, _ := filepath.Rel(dir, path)
+		for _, name := range xattrs(path) {
+			val := make([]byte, 64<<10)
+			if n, err := unix.Lgetxattr(path, name, val); isMark(name) {
+				out = append(out, fmt.Sprintf("%q %s=%q %v", rel, name, val[:max(n, 0)], err))
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sort.Strings(out)
+	return out
+}
+
+func isMark(name string) bool {
+	return strings.HasPrefix(name, "trusted.overlay.") || strings.HasPrefix(name, "user.overlay.")
+}
+
+func describe(root, path string, times bool, first map[[2]uint64]string) (string, error) {
 	var st unix.Stat_t
 	if err := unix.Lstat(path, &st); err != nil {
 		return "", err
@@ -183,8 +214,15 @@ func describe(root, path string, times bool) (string, error) {
 			return "", err
 		}
 		fmt.Fprintf(&b, " links=%d target=%q", st.Nlink, target)
+	case unix.S_IFIFO, unix.S_IFSOCK:
+		fmt.Fprintf(&b, " links=%d", st.Nlink)
 	case unix.S_IFCHR, unix.S_IFBLK:
 		fmt.Fprintf(&b, " links=%d dev=%d:%d", st.Nlink, unix.Major(st.Rdev), unix.Minor(st.Rdev))
+	}
+	if id := [2]uint64{st.Dev, st.Ino}; st.Mode&unix.S_IFMT != unix.S_IFDIR && first[id] != "" {
+		fmt.Fprintf(&b, " is=%q", first[id])
+	} else {
+		first[id] = rel
 	}
 	for _, name := range Xattrs(path) {
 		val := make([]byte, 64<<10)
@@ -199,17 +237,16 @@ func describe(root, path string, times bool) (string, error) {
 
 // Xattrs lists the extended attributes of path that are no overlay marks, sorted.
 func Xattrs(path string) []string {
+	return slices.DeleteFunc(xattrs(path), isMark)
+}
+
+func xattrs(path string) []string {
 	buf := make([]byte, 64<<10)
 	n, err := unix.Llistxattr(path, buf)
 	if err != nil || n == 0 {
 		return nil
 	}
-	var out []string
-	for name := range strings.SplitSeq(strings.TrimSuffix(string(buf[:n]), "\x00"), "\x00") {
-		if !strings.HasPrefix(name, "trusted.overlay.") && !strings.HasPrefix(name, "user.overlay.") {
-			out = append(out, name)
-		}
-	}
+	out := strings.Split(strings.TrimSuffix(string(buf[:n]), "\x00"), "\x00")
 	sort.Strings(out)
 	return out
 }
