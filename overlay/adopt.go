@@ -103,53 +103,6 @@ func (fs *FS) adoptLink(n *Node, f *found) (linkKey, bool, error) {
 	return k, true, nil
 }
 
-// linked notes that n is the upper inode with the given entry in the index, and
-// reads how its link count differs. n is new.
-func (fs *FS) linked(n *Node, entry string) {
-	x := n.more()
-	x.index = entry
-	x.diff = 0
-	p, err := n.place()
-	if err != nil {
-		return
-	}
-	defer p.done()
-	var buf [32]byte
-	v := fs.mark(p.fd, p.name, "nlink", buf[:])
-	if v == nil {
-		x.diff = -1 // the entry itself
-		return
-	}
-	nl, err := whiteout.ParseNlink(v)
-	if err != nil {
-		x.diff = -1
-		return
-	}
-	x.diff = nl.Diff
-	if !nl.FromUpper {
-		var st Attr
-		if layer.Stat(p.fd, p.name, &st) == nil {
-			x.diff = 0
-			if lower, ok := fs.lowerNlink(n); ok {
-				x.diff = int(lower) + nl.Diff - int(st.Nlink)
-			}
-		}
-	}
-}
-
-// lowerNlink returns the link count of the lower inode an indexed node came from.
-func (fs *FS) lowerNlink(n *Node) (uint32, bool) {
-	var f found
-	if n.parent == nil {
-		return 0, false
-	}
-	s := search{fs: fs, d: n.parent.d, f: &f, name: n.name}
-	if s.below(n.parent.d.lowers) != nil || !s.have {
-		return 0, false
-	}
-	return f.st.Nlink, true
-}
-
 // enter puts a new node into the table, unless the name, or the inode by another
 // name, is there already.
 func (fs *FS) enter(n *Node, key *linkKey) *Node {

@@ -222,11 +222,11 @@ func (fs *FS) commitUp(n, parent *Node, up *layer.Dir, name string, staged *cow.
 	if err := layer.Stat(fd, "", &before); err != nil {
 		return err
 	}
-	diff := 0
 	if entry != "" {
-		if diff, err = fs.indexStaged(n, staged, entry); err != nil {
+		if err := fs.indexStaged(staged, entry); err != nil {
 			return err
 		}
+		fs.crash("indexed")
 	}
 	fs.markImpure(parent.d)
 	if err := staged.Commit(fd, name, false); err != nil {
@@ -245,8 +245,7 @@ func (fs *FS) commitUp(n, parent *Node, up *layer.Dir, name string, staged *cow.
 	}
 	n.dir, n.real = up, name
 	if entry != "" {
-		x := n.more()
-		x.index, x.diff = entry, diff
+		fs.countStaged(n, entry, lower)
 	} else if lower.Nlink > 1 {
 		fs.breaksLinks(n, parent, staged)
 	} else if fs.ns == whiteout.User && n.typ != unix.S_IFREG {

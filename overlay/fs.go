@@ -58,6 +58,14 @@ type FS struct {
 	astray        atomic.Bool // there may be redirects the kernel does not follow, see moves.go
 	closers       []io.Closer
 	made          []func() // take away the directories this mount made, if empty; in New and Discard only
+	// crashAt is nil outside tests, which look there at what a kill would leave.
+	crashAt func(step string)
+}
+
+func (fs *FS) crash(step string) {
+	if fs.crashAt != nil {
+		fs.crashAt(step)
+	}
 }
 
 // owner is who this process is, to the filesystem.

@@ -12,8 +12,7 @@ import (
 // first copy-up of a lower inode with several names leaves, besides the name, an
 // entry in work/index called after the inode's file handle. A lookup of another
 // of its lower names finds the entry and shows the upper inode. What of the link
-// count the upper inode cannot know (lower names not copied up, minus the entry
-// itself) is kept as a difference in the nlink mark.
+// count the upper inode cannot know is kept in a mark, see nlink.go.
 
 // openIndex opens work/index where hard links can be kept together.
 func (fs *FS) openIndex() error {
@@ -32,7 +31,13 @@ func (fs *FS) openIndex() error {
 	}
 	fs.indexd = fs.work.Root.Child("index")
 	fs.eng.SearchIndex(fs.indexd)
-	return fs.readLinksMark()
+	if err := fs.readLinksMark(); err != nil {
+		return err
+	}
+	if err := fs.recount(); err != nil {
+		return failure(fs.cfg.Work, "cannot count links in the index in it", err)
+	}
+	return nil
 }
 
 // indexName returns the index entry's name for a lower inode, "" if it can have none: then
@@ -79,32 +84,21 @@ func (fs *FS) inIndex(entry string, ino uint64) bool {
 	return layer.Stat(fd, entry, &st) == nil && st.Ino == ino
 }
 
-// indexStaged gives a staged copy its index entry, before it gets its name, and
-// returns the difference of its link count. n.mu is held.
-func (fs *FS) indexStaged(n *Node, staged *cow.Staged, entry string) (int, error) {
-	var low Attr
-	fd, err := n.dir.FD()
-	if err != nil {
-		return 0, err
-	}
-	err = layer.Stat(fd, n.real, &low)
-	n.dir.Done()
-	if err != nil {
-		return 0, err
-	}
-	diff := int(low.Nlink) - 2 // the copy will have its name and the entry
+// indexStaged gives a staged copy its index entry, before it gets its name. Until countStaged its
+// link count is that of the lower inode. n.mu is held.
+func (fs *FS) indexStaged(staged *cow.Staged, entry string) error {
 	stage, err := fs.stage.FD()
 	if err != nil {
-		return 0, err
+		return err
 	}
 	defer fs.stage.Done()
-	if err := fs.writeDiff(stage, staged.Name, diff); err != nil {
-		return 0, err
+	if err := fs.writeNlink(stage, staged.Name, whiteout.Nlink{}); err != nil {
+		return err
 	}
 	fs.linkedOrigins.Store(true)
 	index, err := fs.indexd.FD()
 	if err != nil {
-		return 0, err
+		return err
 	}
 	defer fs.indexd.Done()
 	err = staged.Link(index, entry)
@@ -114,11 +108,7 @@ func (fs *FS) indexStaged(n *Node, staged *cow.Staged, entry string) (int, error
 			err = staged.Link(index, entry)
 		}
 	}
-	return diff, err
-}
-
-func (fs *FS) writeDiff(fd int, name string, diff int) error {
-	return fs.setMark(fd, name, "nlink", whiteout.Nlink{FromUpper: true, Diff: diff}.Encode())
+	return err
 }
 
 // indexUndo takes back an entry whose copy-up failed after it was made.
@@ -129,20 +119,6 @@ func (fs *FS) indexUndo(entry string) {
 	}
 	defer fs.indexd.Done()
 	_ = layer.Unlink(fd, entry)
-}
-
-// changeDiff changes the difference of an indexed node. n.mu is held for writing.
-func (fs *FS) changeDiff(n *Node, by int) error {
-	p, err := n.place()
-	if err != nil {
-		return err
-	}
-	defer p.done()
-	if err := fs.writeDiff(p.fd, p.name, n.x.diff+by); err != nil {
-		return err
-	}
-	n.x.diff += by
-	return nil
 }
 
 // linkUp gives an upper inode that only the index knows the name it has in the view, as it is

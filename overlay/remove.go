@@ -105,21 +105,20 @@ func (fs *FS) removeLocked(parent *Node, up *layer.Dir, name string, n *Node) er
 	}
 	defer up.Done()
 	has := fs.upperHas(parent, up, fd, name, n)
+	if !has && n.x != nil && n.x.index != "" {
+		// So that the count changes with the name (kernel: ovl_nlink_start).
+		if err := fs.materialise(&side{parent: parent, name: name, up: up, fd: fd, n: n}); err != nil {
+			return err
+		}
+		has = true
+	}
 	white := fs.lowerHas(parent, name)
 	if has {
 		if err := fs.letGo(n, up, name); err != nil {
 			return err
 		}
 	}
-	if n.x != nil && n.x.index != "" && !has {
-		if err := fs.changeDiff(n, -1); err != nil {
-			return err
-		}
-	}
 	if err := fs.strike(fd, name, has, white, n.isDir()); err != nil {
-		if n.x != nil && n.x.index != "" && !has {
-			_ = fs.changeDiff(n, 1)
-		}
 		fs.takeBack(n, up, name, has)
 		return err
 	}

@@ -250,26 +250,6 @@ func (fs *FS) renameLocked(old, to *side, flags uint32) error {
 	return fs.move(old, to, flags&unix.RENAME_WHITEOUT != 0)
 }
 
-// materialise gives a node that is in the upper under another name this name too.
-func (fs *FS) materialise(s *side) error {
-	if s.n.x == nil || s.n.x.index == "" {
-		return unix.EIO
-	}
-	if err := fs.changeDiff(s.n, -1); err != nil {
-		return err
-	}
-	if err := fs.linkTo(s.n, s.fd, s.name); err != nil {
-		_ = fs.changeDiff(s.n, 1)
-		return err
-	}
-	if s.n.dir == fs.indexd {
-		s.n.dir, s.n.real = s.up, s.name
-		s.n.loose.Store(false)
-	}
-	s.has = true
-	return nil
-}
-
 // markMoved writes the marks a node needs at its new place: a redirect for what merges,
 // opaque for a directory that would otherwise merge with what is at the new place.
 func (fs *FS) markMoved(s, to *side) error {
@@ -309,6 +289,12 @@ func (fs *FS) nodeHasOrigin(n *Node) bool {
 // move renames over what may be there, and leaves a whiteout where one is needed.
 func (fs *FS) move(old, to *side, asked bool) error {
 	victim := to.n
+	if victim != nil && !to.has && victim.x != nil && victim.x.index != "" {
+		// So that the count changes with the name (kernel: ovl_nlink_start).
+		if err := fs.materialise(to); err != nil {
+			return err
+		}
+	}
 	if victim != nil && to.has {
 		if victim.isDir() {
 			if err := fs.clearVictim(to); err != nil {
@@ -316,11 +302,6 @@ func (fs *FS) move(old, to *side, asked bool) error {
 			}
 		}
 		if err := fs.letGo(victim, to.up, to.name); err != nil {
-			return err
-		}
-	}
-	if victim != nil && !to.has && victim.x != nil && victim.x.index != "" {
-		if err := fs.changeDiff(victim, -1); err != nil {
 			return err
 		}
 	}

@@ -126,12 +126,23 @@ func (fs *FS) dropWhole() (indexEntries, error) {
 		if err := fs.setMark(fd, "", linksMark, []byte("y")); err != nil {
 			return nil, err
 		}
-		if err := layer.Removexattr(fd, e.Name, fs.attr("nlink")); err != nil {
-			return nil, err
-		}
-		if err := layer.Unlink(fd, e.Name); err != nil {
+		if err := fs.dropEntry(fd, e.Name); err != nil {
 			return nil, err
 		}
 	}
 	return open, nil
+}
+
+// dropEntry removes an entry, and only then its inode's mark, by which the entry does not count.
+func (fs *FS) dropEntry(index int, name string) error {
+	fd, err := layer.Open(index, name, unix.O_PATH, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if err := layer.Unlink(index, name); err != nil {
+		return err
+	}
+	fs.crash("dropped")
+	return layer.Removexattr(fd, "", fs.attr("nlink"))
 }

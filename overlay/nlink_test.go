@@ -1,0 +1,176 @@
+package overlay
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// linkNames are the names that the linked inode may have; d/f and over are other files' too.
+var linkNames = []string{"a", "b", "c", "d/e", "d/f", "new", "moved", "over"}
+
+// Killed between any two steps of what changes the names of a linked inode, its link count is the number
+// of names it has: for the next mount, and for the kernel.
+func TestLinkCountAfterKill(t *testing.T) {
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	var err error
+	for _, d := range []string{"lower/d", "top/upper", "top/work"} {
+		err = errors.Join(err, os.MkdirAll(at(d), 0o755))
+	}
+	for _, f := range []string{"a", "over", "other"} {
+		err = errors.Join(err, os.WriteFile(at("lower/"+f), []byte("contents"), 0o644))
+	}
+	for _, l := range []string{"b", "c", "d/e", "d/f"} {
+		err = errors.Join(err, os.Link(at("lower/a"), at("lower/"+l)))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setxattr(at("top/upper"), "trusted.test", []byte("1"), 0); err != nil {
+		t.Skip("trusted attributes cannot be written: ", err)
+	}
+	open := func(top string) *FS {
+		t.Helper()
+		cfg := DefaultConfig()
+		cfg.Lowers, cfg.Upper, cfg.Work = []string{at("lower")}, top+"/upper", top+"/work"
+		cfg.SettleBudget = -1
+		cfg.Log = t.Logf
+		fs, err := New(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return fs
+	}
+	fs := open(at("top"))
+	if fs.indexd == nil {
+		t.Skip("no index here")
+	}
+	var now, seen string
+	snapshots := 0
+	fs.crashAt = func(step string) {
+		seen += " " + step
+		for _, who := range []string{"plyfs", "kernel"} {
+			snapshots++
+			top := fmt.Sprintf("%s/kill%d", dir, snapshots)
+			if out, err := exec.Command("cp", "-a", at("top"), top).CombinedOutput(); err != nil {
+				t.Fatalf("cp: %v: %s", err, out)
+			}
+			var bad string
+			if who == "plyfs" {
+				killed := open(top)
+				bad = badCounts(func(name string, st *Attr) error { return lstat(killed, name, st) })
+				if err := killed.Close(); err != nil {
+					t.Error(err)
+				}
+			} else {
+				bad = kernelCounts(t, at("lower"), top)
+			}
+			if bad != "" {
+				t.Errorf("%s, killed at %q, in %s:%s", now, step, who, bad)
+			}
+		}
+	}
+	var a Attr
+	node := func(path string) *Node {
+		t.Helper()
+		n, err := find(fs, path)
+		if err != nil {
+			t.Fatal(path, err)
+		}
+		return n
+	}
+	d := node("d")
+	for _, op := range []struct {
+		what, steps string
+		do          func() error
+	}{
+		{"chmod a", " indexed named", func() error { return fs.Setattr(nil, node("a"), &SetAttr{Mask: SetMode, Mode: 0o600}, &a) }},
+		{"link a new", "", func() error { return fs.Link(nil, node("a"), fs.root, "new", &a) }},
+		{"unlink b", " to be named named", func() error { return fs.Unlink(nil, fs.root, "b") }},
+		{"rename c moved", " to be named named", func() error { return fs.Rename(nil, fs.root, "c", fs.root, "moved", 0) }},
+		{"rename d/e over", " to be named named", func() error { return fs.Rename(nil, d, "e", fs.root, "over", 0) }},
+		{"rename other d/f", " to be named named", func() error { return fs.Rename(nil, fs.root, "other", d, "f", 0) }},
+		{"unlink a", "", func() error { return fs.Unlink(nil, fs.root, "a") }},
+		{"tidy", " dropped", func() error { return fs.tidy(nil) }},
+	} {
+		now, seen = op.what, ""
+		if err := op.do(); err != nil {
+			t.Errorf("%s: %v", op.what, err)
+		}
+		if seen != op.steps {
+			t.Errorf("%s: stopped at%s, not at%s", op.what, seen, op.steps)
+		}
+		if bad := badCounts(func(name string, st *Attr) error { return lstat(fs, name, st) }); bad != "" {
+			t.Errorf("%s:%s", op.what, bad)
+		}
+	}
+	if err := fs.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// badCounts says which names of the inode do not show the number of them.
+func badCounts(stat func(name string, st *Attr) error) string {
+	names := map[string]uint32{}
+	var text string
+	for _, name := range linkNames {
+		var st Attr
+		switch err := stat(name, &st); {
+		case err == unix.ENOENT:
+		case err != nil:
+			text += fmt.Sprintf(" %s: %v", name, err)
+		case name != "d/f" && name != "over" || st.Nlink > 1:
+			names[name] = st.Nlink
+		}
+	}
+	for name, n := range names {
+		if int(n) != len(names) {
+			text += fmt.Sprintf(" %s has %d of %d links", name, n, len(names))
+		}
+	}
+	return text
+}
+
+func lstat(fs *FS, path string, st *Attr) error {
+	n, err := find(fs, path)
+	if err != nil {
+		return err
+	}
+	defer fs.unref(n, 1)
+	return fs.Getattr(n, st)
+}
+
+// find looks a path up.
+func find(fs *FS, path string) (*Node, error) {
+	var a Attr
+	dir, name := filepath.Split(path)
+	if dir == "" {
+		return fs.Lookup(nil, fs.root, name, &a)
+	}
+	d, err := find(fs, filepath.Clean(dir))
+	if err != nil {
+		return nil, err
+	}
+	defer fs.unref(d, 1)
+	return fs.Lookup(nil, d, name, &a)
+}
+
+// kernelCounts is badCounts for the kernel's overlayfs, "" if it cannot be mounted.
+func kernelCounts(t *testing.T, lower, top string) string {
+	t.Helper()
+	mnt := t.TempDir()
+	if err := unix.Mount("overlay", mnt, "overlay", 0, fmt.Sprintf("index=on,redirect_dir=on,lowerdir=%s,upperdir=%s/upper,workdir=%s/work", lower, top, top)); err != nil {
+		t.Log("the kernel: ", err)
+		return ""
+	}
+	defer unix.Unmount(mnt, unix.MNT_DETACH) //nolint:errcheck // a leftover fails TempDir
+	return badCounts(func(name string, st *Attr) error {
+		return unix.Statx(unix.AT_FDCWD, filepath.Join(mnt, name), unix.AT_SYMLINK_NOFOLLOW, unix.STATX_BASIC_STATS, st)
+	})
+}
