@@ -230,7 +230,8 @@ func (fs *FS) newMode(c *Caller, parent *Node, mode uint32) uint32 {
 // hasDefaultACL says whether new objects of a directory inherit an access list. It is
 // asked once per directory.
 func (fs *FS) hasDefaultACL(n *Node) bool {
-	switch n.d.defaultACL.Load() {
+	known := n.d.defaultACL.Load()
+	switch known & aclStates {
 	case aclNone:
 		return false
 	case aclPresent:
@@ -239,7 +240,7 @@ func (fs *FS) hasDefaultACL(n *Node) bool {
 	if fs.cfg.NoACL {
 		return false
 	}
-	state := int32(aclNone)
+	state := uint32(aclNone)
 	n.mu.RLock()
 	if p, err := n.place(); err == nil {
 		if size, err := layer.Getxattr(p.fd, p.name, aclDefault, nil); err == nil && size > 0 {
@@ -248,7 +249,7 @@ func (fs *FS) hasDefaultACL(n *Node) bool {
 		p.done()
 	}
 	n.mu.RUnlock()
-	n.d.defaultACL.Store(state)
+	n.d.defaultACL.CompareAndSwap(known, known|state)
 	return state == aclPresent
 }
 

@@ -84,15 +84,26 @@ type directory struct {
 	parted     atomic.Bool // after a copy-up numbers of the index may be old
 	impure     atomic.Bool // children of the upper may have an origin mark
 	xwhiteouts atomic.Bool // some lower has opaque=x: files may be whiteouts
-	defaultACL atomic.Int32
+	defaultACL atomic.Uint32
 }
 
-// States of directory.defaultACL.
+// States of directory.defaultACL, in its low bits; unknown is 0. Above them is how often the
+// list has changed: who saw it before a change does not say so after it.
 const (
-	aclUnknown = iota
-	aclNone
-	aclPresent
+	aclNone    = 1
+	aclPresent = 2
+	aclStates  = 3
 )
+
+// aclChanged makes it unknown again whether there is a default access list.
+func (d *directory) aclChanged() {
+	for {
+		v := d.defaultACL.Load()
+		if d.defaultACL.CompareAndSwap(v, (v|aclStates)+1) {
+			return
+		}
+	}
+}
 
 // ID returns the node's number: the root is 1, and no number is given twice.
 func (n *Node) ID() uint64 { return n.id }

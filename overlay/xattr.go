@@ -147,7 +147,7 @@ func (fs *FS) changeXattr(c *Caller, n *Node, name string, change func(p pin) er
 	}
 	defer p.done()
 	if n.d != nil && name == aclDefault {
-		n.d.defaultACL.Store(aclUnknown)
+		defer n.d.aclChanged()
 	}
 	return fs.changing(n, p, func() error { return change(p) })
 }
