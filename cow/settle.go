@@ -83,7 +83,47 @@ func (e *Engine) Settle(o SettleOptions) (left int, err error) {
 	return 0, e.removeMark(seq)
 }
 
-var errSpent = errors.New("budget spent")
+// ClearMark takes the mark away if no file is unfinished, without completing any. Call it when nobody
+// uses the upper any more.
+func (e *Engine) ClearMark() error {
+	e.settling.Lock()
+	defer e.settling.Unlock()
+	if !e.Marked() || e.cfg.Upper == nil {
+		return nil
+	}
+	hints, seq, err := e.hints()
+	if err != nil {
+		return err
+	}
+	unfinished := func(dir int, name, _ string) error {
+		rec, err := e.ReadRecord(dir, name)
+		if rec != nil || vanished(err) != nil {
+			return errUnfinished
+		}
+		return nil
+	}
+	var d hintDir
+	defer d.close()
+	for _, p := range hints {
+		if dir, name, err := d.find(e, p); err == nil && unfinished(dir, name, p) != nil {
+			return nil
+		}
+	}
+	if hints == nil || e.list.count.Load() > 0 { // moved, perhaps, or removed
+		if err := e.walk(nil, unfinished); err != nil {
+			if err == errUnfinished {
+				err = nil
+			}
+			return err
+		}
+	}
+	return e.removeMark(seq)
+}
+
+var (
+	errSpent      = errors.New("budget spent")
+	errUnfinished = errors.New("a file is unfinished")
+)
 
 // settler is one run of Settle.
 type settler struct {

@@ -58,6 +58,7 @@ type FS struct {
 	astray        atomic.Bool // there may be redirects the kernel does not follow, see moves.go
 	closers       []io.Closer
 	made          []func() // take away the directories this mount made, if empty; in New and Discard only
+	unused        bool     // see Discard
 	// crashAt is nil outside tests, which look there at what a kill would leave.
 	crashAt func(step string)
 }
@@ -226,7 +227,7 @@ func (fs *FS) Close() error {
 // Discard is Close for a union that was never used: the mount failed. The directories that New
 // made are taken away again.
 func (fs *FS) Discard() error {
-	fs.cfg.NoSettle = true // what an earlier mount left unfinished stays so
+	fs.cfg.NoSettle, fs.unused = true, true // what an earlier mount left unfinished stays so
 	err := fs.Close()
 	fs.unmake()
 	return err

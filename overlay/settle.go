@@ -183,6 +183,9 @@ func (fs *FS) finish() error {
 	if fs.removedUpper() { // a container was removed meanwhile, as podman rm does
 		return fs.eng.Close()
 	}
+	if fs.cfg.NoSettle && !fs.unused {
+		err = fs.eng.ClearMark()
+	}
 	cleared := fs.clearVolatile()
 	if cleared != nil && !fs.removedUpper() {
 		cleared = failure(fs.cfg.Work, "cannot take the volatile mark away", cleared)

@@ -66,6 +66,66 @@ func TestNoSettle(t *testing.T) {
 	sameBytes(t, l.Upper+"/big", want)
 }
 
+// What is unfinished no more when the mount ends needs no mark, however it came to be so.
+func TestNoSettleWithoutNeed(t *testing.T) {
+	for name, change := range map[string]func(path string) error{
+		"truncated": func(path string) error { return os.Truncate(path, 0) },
+		"removed":   os.Remove,
+		"renamed and truncated": func(path string) error {
+			if err := os.Rename(path, path+"2"); err != nil {
+				return err
+			}
+			return os.Truncate(path+"2", 0)
+		},
+		"as it is": func(string) error { return nil },
+		"renamed":  func(path string) error { return os.Rename(path, path+"2") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := harness.NewLayers(t, "F big 3M\nF other 1M")
+			m := l.Plyfs(t, manual...)
+			writeAt(t, m.Path("big"), harness.Bytes(3<<20), "!", 1<<20)
+			if !marked(l) {
+				t.Fatal("not marked")
+			}
+			must(t, change(m.Path("big")))
+			m.Close(t)
+			left := len(unfinished(t, l.Upper)) > 0
+			if left != (name == "as it is" || name == "renamed") || marked(l) != left {
+				t.Errorf("unfinished: %v, marked: %v", left, marked(l))
+			}
+			// The same of a mark that an earlier mount left.
+			m = l.Plyfs(t, manual...)
+			for _, p := range []string{"big", "big2"} {
+				if err := os.Truncate(m.Path(p), 0); err != nil && !os.IsNotExist(err) {
+					t.Error(err)
+				}
+			}
+			m.Close(t)
+			if marked(l) {
+				t.Error("marked")
+			}
+		})
+	}
+}
+
+func TestSettleWithNothingLeft(t *testing.T) {
+	l := harness.NewLayers(t, "F big 3M\nF other 1M")
+	m := l.Plyfs(t, manual...)
+	writeAt(t, m.Path("big"), harness.Bytes(3<<20), "!", 1<<20)
+	writeAt(t, m.Path("other"), harness.Bytes(1<<20), "!", 1<<19)
+	must(t, os.Remove(m.Path("big")))
+	must(t, os.Truncate(m.Path("other"), 0))
+	if !marked(l) {
+		t.Error("not marked")
+	}
+	if out, err := harness.Run("settle", m.Dir); err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+	if marked(l) {
+		t.Error("marked")
+	}
+}
+
 func TestIdleWorkerCompletes(t *testing.T) {
 	l := harness.NewLayers(t, "F big 3M")
 	m := l.Plyfs(t, "--settle-budget", "2M", "--no-settle")
