@@ -87,8 +87,8 @@ func (fs *FS) Outdated(n *Node) bool {
 // Renew copies n up and takes it out of the view: the next lookup of its names finds a
 // fresh node with the same inode number, and n goes on serving what is open. It adds no
 // reference.
-func (fs *FS) Renew(n *Node) (*Node, error) {
-	if err := fs.copyUp(nil, n, need{cause: cow.CauseOpen, size: -1, whole: true}); err != nil {
+func (fs *FS) Renew(c *Caller, n *Node) (*Node, error) {
+	if err := fs.copyUp(c, n, need{cause: cow.CauseOpen, size: -1, whole: true}); err != nil {
 		return nil, err
 	}
 	n.mu.Lock()

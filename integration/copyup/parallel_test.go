@@ -70,11 +70,19 @@ func changeSomethingElse(t *testing.T, m *harness.Mount) {
 // TestNobodyWaitsForACopyUp stops one in its middle.
 func TestNobodyWaitsForACopyUp(t *testing.T) {
 	const size = 8 << 20
-	for _, mode := range []string{"cached", "passthrough"} {
-		t.Run(mode, func(t *testing.T) {
+	for _, c := range []struct {
+		name, mode string
+		inUse      bool // somebody reads the file already
+	}{{"cached", "cached", false}, {"passthrough", "passthrough", false}, {"passthrough, in use", "passthrough", true}} {
+		t.Run(c.name, func(t *testing.T) {
 			g := newGate(t, "F big 8M\n f small something\n F second 300k")
 			l := g.layers(t)
-			m := l.Plyfs(t, "--threshold", "off", "--mode", mode)
+			m := l.Plyfs(t, "--threshold", "off", "--mode", c.mode)
+			if c.inUse {
+				f, err := os.Open(m.Path("big"))
+				must(t, err)
+				defer f.Close()
+			}
 			g.openFrom(size/2, 0)
 			var writer sync.WaitGroup
 			want := harness.Bytes(size)

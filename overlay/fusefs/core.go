@@ -59,7 +59,7 @@ type (
 	// successor: same inode number, fresh node id. Later lookups of its names find
 	// the successor; the old node keeps serving what is open.
 	Renewer[N Node] interface {
-		Renew(n N) (N, error)
+		Renew(c *Caller, n N) (N, error)
 	}
 	// Outdater says that the data of a node is no more that of the lower file it may be open on.
 	Outdater[N Node] interface {

@@ -128,7 +128,7 @@ func (f *openFiles[N]) how(r *request, n N, flags uint32, keep, direct bool, o *
 		}
 	}
 	if h.backing != 0 && !h.upper && (write || f.outdated(n)) {
-		return f.handOver(id, n)
+		return f.handOver(r, h, id, n)
 	}
 	if h.backing != 0 {
 		o.OpenFlags = fuse.FOPEN_PASSTHROUGH
@@ -157,13 +157,16 @@ func (f *openFiles[N]) outdated(n N) bool {
 // opens must share, and someone wants to write. ESTALE makes the kernel look
 // the name up again (LOOKUP_REVAL), where it finds the successor: same inode
 // number, new node, upper file.
-func (f *openFiles[N]) handOver(id uint64, n N) unix.Errno {
+func (f *openFiles[N]) handOver(r *request, h *openNode, id uint64, n N) unix.Errno {
 	f.unback(f.leave(id)) // h.mu is held
 	x, ok := f.s.fs.(Renewer[N])
 	if !ok {
 		return unix.ETXTBSY
 	}
-	if _, err := x.Renew(n); err != nil {
+	// Not with the lock: this may copy the whole file, and its readers go on meanwhile.
+	h.mu.Unlock()
+	defer h.mu.Lock()
+	if _, err := x.Renew(&r.caller, n); err != nil {
 		return errno(err)
 	}
 	return unix.ESTALE

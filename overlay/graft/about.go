@@ -24,11 +24,11 @@ var (
 )
 
 // Renew implements fusefs.Renewer, for files of the overlay.
-func (u *Union) Renew(n Node) (Node, error) {
+func (u *Union) Renew(c *fusefs.Caller, n Node) (Node, error) {
 	if n.g != nil {
 		return Node{}, unix.ETXTBSY
 	}
-	o, err := u.fs.Renew(n.o)
+	o, err := u.fs.Renew(c, n.o)
 	return wrap(o, err)
 }
 
