@@ -1,6 +1,7 @@
 package cow
 
 import (
+	"fmt"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -171,6 +172,21 @@ func (s *Staged) stat(src *Source) error {
 	}
 	if err != nil {
 		return fail(src, "stat", err)
+	}
+	return s.grantsNoMore(src)
+}
+
+// grantsNoMore refuses a copy that gives more than the original. Some filesystems take an owner and a mode without
+// an error, and keep them as they please (vfat with the option quiet).
+func (s *Staged) grantsNoMore(src *Source) error {
+	if src.Stat.Mode&unix.S_IFMT == unix.S_IFLNK {
+		return nil // its mode says nothing
+	}
+	if s.Stat.Mode&0o7777&^src.Stat.Mode != 0 {
+		return fail(src, fmt.Sprintf("the upper made the mode %o of %o", s.Stat.Mode&0o7777, src.Stat.Mode&0o7777), unix.EOPNOTSUPP)
+	}
+	if !s.e.cfg.Squash && (s.Stat.Uid != src.Stat.Uid || s.Stat.Gid != src.Stat.Gid) {
+		return fail(src, fmt.Sprintf("the upper made the owner %d:%d of %d:%d", s.Stat.Uid, s.Stat.Gid, src.Stat.Uid, src.Stat.Gid), unix.EPERM)
 	}
 	return nil
 }

@@ -62,6 +62,9 @@ func (fs *FS) openUpper() error {
 	if err := fs.makeIn(fs.work.Root, "work"); err != nil {
 		return failure(c.Work, "cannot make the staging directory in it", err)
 	}
+	if err := clearACL(wfd, "work"); err != nil {
+		return failure(c.Work, "cannot take the access list from the staging directory in it", err)
+	}
 	fs.stage = fs.work.Root.Child("work")
 	if err := fs.checkIncompat(); err != nil {
 		return err
@@ -70,6 +73,19 @@ func (fs *FS) openUpper() error {
 		return failure(c.Work, "cannot find out what its filesystem can do", err)
 	}
 	return fs.chooseNamespace()
+}
+
+// clearACL takes the access lists from the staging directory, which it has from the directory that the user gave: what is
+// staged there would inherit them (kernel: ovl_workdir_create).
+func clearACL(fd int, name string) error {
+	for _, attr := range [...]string{aclDefault, aclAccess} {
+		switch err := layer.Removexattr(fd, name, attr); err {
+		case nil, unix.ENODATA, unix.EOPNOTSUPP, unix.ENOSYS:
+		default:
+			return err
+		}
+	}
+	return nil
 }
 
 // chooseNamespace fixes where marks are kept.

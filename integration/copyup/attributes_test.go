@@ -202,3 +202,28 @@ func TestUpperThatHoldsLess(t *testing.T) {
 		}
 	}
 }
+
+// TestAccessListOfTheWorkDirectory: what is copied up is staged there, and must not inherit its list.
+func TestAccessListOfTheWorkDirectory(t *testing.T) {
+	harness.NeedRoot(t)
+	l := harness.NewLayers(t, "f small x\nF large 300k\nd dir\np fifo")
+	setfacl(t, l.Work, "-m", "u:77:rwx,d:u:77:rwx")
+	m := l.Plyfs(t, manual...)
+	for _, name := range []string{"small", "large", "dir", "fifo"} {
+		before, err := os.Stat(m.Path(name))
+		must(t, err)
+		must(t, os.Chtimes(m.Path(name), time.Now(), time.Now()))
+		after, err := os.Stat(m.Path(name))
+		must(t, err)
+		if after.Mode() != before.Mode() {
+			t.Errorf("%s: mode %v, was %v", name, after.Mode(), before.Mode())
+		}
+		for _, attr := range []string{"system.posix_acl_access", "system.posix_acl_default"} {
+			for _, path := range []string{m.Path(name), filepath.Join(l.Upper, name)} {
+				if n, err := unix.Getxattr(path, attr, nil); err != unix.ENODATA {
+					t.Errorf("%s: %s has %d bytes, %v", path, attr, n, err)
+				}
+			}
+		}
+	}
+}
