@@ -88,9 +88,13 @@ func (p *Partial) fill(budget int64, cancel <-chan struct{}) (full bool, copied 
 const fillStep = 64 << 20
 
 // complete makes the blocks from .. to (rounded up, and as far as they are below
-// the valid length) present; with holes those that are holes of the lower too.
-func (p *Partial) complete(from, to int64, holes bool) error {
+// the valid length) present; with holes those that are holes of the lower too. It ends
+// with EINTR when cancel is closed.
+func (p *Partial) complete(from, to int64, holes bool, cancel <-chan struct{}) error {
 	for from < min(p.ceil(to), p.ceil(p.valid.Load())) && !p.finished.Load() {
+		if canceled(cancel) {
+			return unix.EINTR
+		}
 		_, next, err := p.step(from, min(p.ceil(to), p.ceil(p.valid.Load())), holes)
 		if err != nil {
 			return err

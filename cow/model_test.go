@@ -86,7 +86,7 @@ func (m *fileModel) actions() map[string]func(*rapid.T) {
 		},
 		"punch": func(t *rapid.T) {
 			off, n := m.offset(t, "offset"), m.length(t)
-			if err := m.p.Fallocate(unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n); err != nil {
+			if err := m.p.Fallocate(unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n, nil); err != nil {
 				t.Fatalf("punch %d at %d: %v", n, off, err)
 			}
 			if off < int64(len(m.want)) {
@@ -103,7 +103,7 @@ func (m *fileModel) actions() map[string]func(*rapid.T) {
 			if !m.zero {
 				t.Skip("no FALLOC_FL_ZERO_RANGE")
 			}
-			if err := m.p.Fallocate(mode, off, n); err != nil {
+			if err := m.p.Fallocate(mode, off, n, nil); err != nil {
 				t.Fatalf("zero %d at %d: %v", n, off, err)
 			}
 			if !keep {
@@ -121,7 +121,7 @@ func (m *fileModel) actions() map[string]func(*rapid.T) {
 			} else {
 				m.grow(off + n)
 			}
-			if err := m.p.Fallocate(mode, off, n); err != nil {
+			if err := m.p.Fallocate(mode, off, n, nil); err != nil {
 				t.Fatalf("allocate %d at %d: %v", n, off, err)
 			}
 		},
@@ -130,7 +130,7 @@ func (m *fileModel) actions() map[string]func(*rapid.T) {
 			if !m.zero || from+minBlock >= int64(len(m.want)) || rapid.IntRange(0, 9).Draw(t, "rarely") > 0 {
 				t.Skip("not here")
 			}
-			if err := m.p.Fallocate(unix.FALLOC_FL_COLLAPSE_RANGE, from, minBlock); err == unix.EOPNOTSUPP {
+			if err := m.p.Fallocate(unix.FALLOC_FL_COLLAPSE_RANGE, from, minBlock, nil); err == unix.EOPNOTSUPP {
 				t.Skip("no FALLOC_FL_COLLAPSE_RANGE")
 			} else if err != nil {
 				t.Fatalf("collapse at %d: %v", from, err)

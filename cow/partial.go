@@ -55,8 +55,9 @@ type inode struct{ dev, ino uint64 }
 // lowerFile is the open lower file of a Partial. Readers hold a reference while
 // they use the descriptor.
 type lowerFile struct {
-	fd   int
-	refs atomic.Int32
+	fd    int
+	nlink uint32 // when it was compared with the record
+	refs  atomic.Int32
 }
 
 func (l *lowerFile) done() {
@@ -317,12 +318,12 @@ func (p *Partial) lower() (*lowerFile, error) {
 	p.lowMu.Lock()
 	defer p.lowMu.Unlock()
 	if p.low == nil {
-		fd, err := p.openLower()
+		low, err := p.openLower()
 		if err != nil {
 			return nil, err
 		}
-		p.low = &lowerFile{fd: fd}
-		p.low.refs.Store(1)
+		low.refs.Store(1)
+		p.low = low
 	}
 	p.low.refs.Add(1)
 	return p.low, nil
@@ -338,40 +339,41 @@ func (p *Partial) dropLower() {
 	}
 }
 
-func (p *Partial) openLower() (int, error) {
+func (p *Partial) openLower() (*lowerFile, error) {
 	rec := p.rec // of what is used here nothing changes
 	if p.e.cfg.Resolve == nil {
-		return -1, p.changed("no layers are known")
+		return nil, p.changed("no layers are known")
 	}
 	dir, name, err := p.e.cfg.Resolve(&rec)
 	if err != nil {
-		return -1, p.changed(err.Error())
+		return nil, p.changed(err.Error())
 	}
 	dirfd, err := dir.FD()
 	if err != nil {
-		return -1, p.changed(err.Error())
+		return nil, p.changed(err.Error())
 	}
 	defer dir.Done()
 	fd, err := layer.Open(dirfd, name, unix.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		switch err {
 		case unix.ENOENT, unix.ELOOP, unix.ENOTDIR, unix.ENXIO, unix.ESTALE:
-			return -1, p.changed(err.Error())
+			return nil, p.changed(err.Error())
 		}
-		return -1, fmt.Errorf("%q: open lower file %q: %w", p.path, rec.Path, err)
+		return nil, fmt.Errorf("%q: open lower file %q: %w", p.path, rec.Path, err)
 	}
-	if why := rec.differs(dir, fd); why != "" {
+	var st unix.Statx_t
+	if why := rec.differs(dir, fd, &st); why != "" {
 		unix.Close(fd)
-		return -1, p.changed(why)
+		return nil, p.changed(why)
 	}
 	p.lowIndex.Store(int32(dir.Tree().Index))
-	return fd, nil
+	return &lowerFile{fd: fd, nlink: st.Nlink}, nil
 }
 
 // changed makes the error of a lower file that is not what was recorded.
 func (p *Partial) changed(why string) error {
 	err := fmt.Errorf("%q: %w: %q in %q: %s (%w)", p.path, ErrLowerChanged, p.rec.Path, p.rec.Layer, why, unix.EIO)
-	p.e.logOnce(p.key, err)
+	p.e.logOnce(p.key, fmt.Errorf("%w; what was written can be read: bring the layer back, or truncate or remove the file", err))
 	return err
 }
 
@@ -386,10 +388,13 @@ func (p *Partial) readLower(low *lowerFile, b []byte, off int64) error {
 	if err := statFD(low.fd, &st); err != nil {
 		return fmt.Errorf("%q: stat lower file: %w", p.path, err)
 	}
-	// The change time is compared when the file is opened only: a layer that is
-	// being removed takes names away from a file that is still what it was.
 	if n < len(b) || int64(st.Size) != p.rec.Size || timeOf(st.Mtime) != p.rec.Mtime {
 		return p.changed("it was written to")
+	}
+	// A modification time can be set back. But a layer that is being removed takes names
+	// away from a file that is still what it was.
+	if timeOf(st.Ctime) != p.rec.Ctime && st.Nlink == low.nlink {
+		return p.changed("its change time changed")
 	}
 	return nil
 }

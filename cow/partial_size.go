@@ -48,13 +48,14 @@ func (p *Partial) firm(at int64) error {
 	if p.finished.Load() || at&(p.g-1) == 0 || at > p.valid.Load() {
 		return nil
 	}
-	return p.complete(p.floor(at), at, true)
+	return p.complete(p.floor(at), at, true, nil)
 }
 
 // Fallocate is fallocate(2). Below the valid length a hole would show the lower
 // file, so that there space is allocated by completing it, a punched hole is
-// written as zeros, and what shifts data completes the whole file first.
-func (p *Partial) Fallocate(mode uint32, off, length int64) error {
+// written as zeros, and what shifts data completes the whole file first. That may be
+// much: it ends with EINTR when cancel is closed, and the file reads as before.
+func (p *Partial) Fallocate(mode uint32, off, length int64, cancel <-chan struct{}) error {
 	if off < 0 || length <= 0 || off+length < 0 {
 		return unix.EINVAL
 	}
@@ -64,14 +65,14 @@ func (p *Partial) Fallocate(mode uint32, off, length int64) error {
 	switch {
 	case p.finished.Load():
 	case mode&shift != 0:
-		if _, err := p.Complete(0, nil); err != nil {
+		if _, err := p.Complete(0, cancel); err != nil {
 			return err
 		}
 	case mode&(punch|zero) != 0:
-		return p.zero(mode, off, end)
+		return p.zero(mode, off, end, cancel)
 	default:
 		if off < p.ceil(p.valid.Load()) {
-			if err := p.complete(p.floor(off), end, true); err != nil {
+			if err := p.complete(p.floor(off), end, true, cancel); err != nil {
 				return err
 			}
 		}
@@ -95,14 +96,14 @@ func (p *Partial) fallocate(mode uint32, off, end int64) error {
 }
 
 // zero makes the bytes off .. end read as zeros.
-func (p *Partial) zero(mode uint32, off, end int64) error {
+func (p *Partial) zero(mode uint32, off, end int64, cancel <-chan struct{}) error {
 	valid := p.valid.Load()
 	// Where part of a block stays, it must not become allocated without data.
 	if err := p.firm(min(off, valid)); err != nil {
 		return err
 	}
 	if end < valid {
-		if done, err := p.writeZeros(off, end); done || err != nil {
+		if done, err := p.writeZeros(off, end, cancel); done || err != nil {
 			return err
 		}
 	}
@@ -126,11 +127,14 @@ func (p *Partial) zero(mode uint32, off, end int64) error {
 
 // writeZeros writes zeros from .. to, below the valid length. It reports false,
 // having done less, when the valid length came down meanwhile.
-func (p *Partial) writeZeros(from, to int64) (bool, error) {
+func (p *Partial) writeZeros(from, to int64, cancel <-chan struct{}) (bool, error) {
 	buf := make([]byte, min(to-from, 1<<20))
 	for from < to {
 		if to > p.valid.Load() {
 			return false, nil
+		}
+		if canceled(cancel) { // what has been zeroed stays so: asking again goes on
+			return false, unix.EINTR
 		}
 		n, err := p.WriteAt(buf[:min(to-from, int64(len(buf)))], from)
 		if err != nil {

@@ -182,28 +182,72 @@ func TestChangedLower(t *testing.T) {
 	}
 }
 
-// TestLowerChangedWhileOpen: a lower that is written to while it is being read.
+// TestLowerChangedWhileOpen: a lower that is written to while it is being read is refused; one that loses
+// its name is still what it was.
 func TestLowerChangedWhileOpen(t *testing.T) {
+	write := func(path string) {
+		f, err := os.OpenFile(path, os.O_WRONLY, 0)
+		must(t, err)
+		defer f.Close()
+		_, err = f.WriteAt([]byte("x"), 500_000)
+		must(t, err)
+	}
+	for name, c := range map[string]struct {
+		change  func(path string)
+		refused bool
+	}{
+		"written to": {func(path string) {
+			was := keepTimes(t, path)
+			write(path)
+			must(t, os.Chtimes(path, was, was.Add(1)))
+		}, true},
+		"written to, and its time set back": {func(path string) {
+			was := keepTimes(t, path)
+			write(path)
+			must(t, os.Chtimes(path, was, was))
+		}, true},
+		"removed":  {func(path string) { must(t, os.Remove(path)) }, false},
+		"replaced": {func(path string) { must(t, os.Rename(path+"2", path)) }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, t.TempDir(), Config{Threshold: 1})
+			want := pattern(1<<20, 3)
+			must(t, os.WriteFile(w.lowerPath("f"), want, 0o644))
+			must(t, os.WriteFile(w.lowerPath("f2"), pattern(1<<20, 4), 0o644))
+			w.leave("f", byRange)
+			p := w.partial("f")
+			defer p.Close()
+			_, err := p.ReadAt(make([]byte, 10), 0)
+			must(t, err)
+			c.change(w.lowerPath("f"))
+			_, err = p.Complete(0, nil)
+			if errors.Is(err, ErrLowerChanged) != c.refused || p.Finished() == c.refused {
+				t.Errorf("%v, finished: %v", err, p.Finished())
+			}
+			if !c.refused {
+				sameContent(t, w.upperPath("f"), want)
+			}
+		})
+	}
+}
+
+// TestFallocateInterrupted: what has to bring in much of the lower ends with EINTR when the caller is hit by a
+// signal, and nothing reads differently.
+func TestFallocateInterrupted(t *testing.T) {
 	w := newWorld(t, t.TempDir(), Config{Threshold: 1})
-	must(t, os.WriteFile(w.lowerPath("f"), pattern(1<<20, 3), 0o644))
+	want := pattern(1<<20, 3)
+	must(t, os.WriteFile(w.lowerPath("f"), want, 0o644))
 	w.leave("f", byRange)
 	p := w.partial("f")
 	defer p.Close()
-	buf := make([]byte, 10)
-	_, err := p.ReadAt(buf, 0)
-	must(t, err)
-	f, err := os.OpenFile(w.lowerPath("f"), os.O_WRONLY, 0)
-	must(t, err)
-	defer f.Close()
-	_, err = f.WriteAt([]byte("x"), 500_000)
-	must(t, err)
-	must(t, os.Chtimes(f.Name(), keepTimes(t, f.Name()), keepTimes(t, f.Name()).Add(1)))
-	if _, err = p.Complete(0, nil); !errors.Is(err, ErrLowerChanged) {
-		t.Error(err)
+	cancel := make(chan struct{})
+	close(cancel)
+	for _, mode := range []uint32{0, unix.FALLOC_FL_KEEP_SIZE, unix.FALLOC_FL_COLLAPSE_RANGE, unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE} {
+		if err := p.Fallocate(mode, 0, 1<<19, cancel); !errors.Is(err, unix.EINTR) {
+			t.Errorf("mode %#x: %v", mode, err)
+		}
 	}
-	if p.Finished() {
-		t.Error("finished from a changed file")
-	}
+	w.content(p, want)
 }
 
 func TestConcurrentUse(t *testing.T) {

@@ -214,10 +214,10 @@ func (e *Engine) identify(src *Source, fd int) (*Record, bool) {
 	return r, r.fits() && validPath(r.Path)
 }
 
-// differs says in what the open file fd is not the one recorded; "" when it is.
-func (r *Record) differs(dir *layer.Dir, fd int) string {
-	var st unix.Statx_t
-	if err := statFD(fd, &st); err != nil {
+// differs says in what the open file fd is not the one recorded; "" when it is. st becomes
+// that of the file.
+func (r *Record) differs(dir *layer.Dir, fd int, st *unix.Statx_t) string {
+	if err := statFD(fd, st); err != nil {
 		return "stat: " + err.Error()
 	}
 	fs := &dir.Tree().FS

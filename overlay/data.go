@@ -209,7 +209,7 @@ func (fs *FS) Fallocate(c *Caller, n *Node, mode uint32, off, length int64) erro
 	defer o.done()
 	if o.partial != nil {
 		fs.settle.changes.Add(1)
-		return o.partial.Fallocate(mode, off, length)
+		return o.partial.Fallocate(mode, off, length, cancelOf(c))
 	}
 	for {
 		if err := unix.Fallocate(o.fd, mode, off, length); err != unix.EINTR {

@@ -22,6 +22,16 @@ var lowerChanges = map[string]func(t *testing.T, path string){
 		must(t, err)
 		must(t, os.Chtimes(path, time.Time{}, time.Now().Add(time.Second)))
 	},
+	"written to, and its time set back": func(t *testing.T, path string) {
+		st, err := os.Stat(path)
+		must(t, err)
+		f, err := os.OpenFile(path, os.O_WRONLY, 0)
+		must(t, err)
+		defer f.Close()
+		_, err = f.WriteAt([]byte("changed"), 500_000)
+		must(t, err)
+		must(t, os.Chtimes(path, time.Time{}, st.ModTime()))
+	},
 	"replaced by one that looks the same": func(t *testing.T, path string) {
 		st, err := os.Stat(path)
 		must(t, err)
@@ -73,7 +83,7 @@ func TestLowerChanged(t *testing.T) {
 			m.Close(t)
 			log, err := os.ReadFile(l.Root + "/log")
 			must(t, err)
-			for _, part := range []string{`"/dir/big"`, "has changed", "1 partly copied files could not be completed"} {
+			for _, part := range []string{`"/dir/big"`, "has changed", "bring the layer back", "1 partly copied files could not be completed"} {
 				if !strings.Contains(string(log), part) {
 					t.Errorf("the log does not say %q:\n%s", part, log)
 				}
@@ -96,7 +106,7 @@ func TestLowerChanged(t *testing.T) {
 
 // TestLowerChangedMeanwhile is the same while the file is in use.
 func TestLowerChangedMeanwhile(t *testing.T) {
-	for _, name := range []string{"written to", "cut"} {
+	for _, name := range []string{"written to", "written to, and its time set back", "cut"} {
 		t.Run(name, func(t *testing.T) {
 			l := harness.NewLayers(t, "F big 1M")
 			m := l.Plyfs(t, manual...)
