@@ -79,6 +79,9 @@ type Engine struct {
 		under  sync.WaitGroup // those that Prepare started
 		block  int64          // set once
 		memory bool           // the upper has no disk; set once
+
+		ways           sync.Once
+		clones, copies bool // between files of the upper's filesystem; set once
 	}
 	open struct {
 		mu    sync.Mutex

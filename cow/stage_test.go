@@ -184,12 +184,13 @@ func TestMethods(t *testing.T) {
 	for _, c := range []struct {
 		lower, upper string
 		want         []Method
+		ways         []Method // what is said beforehand
 	}{
-		{"ext4", "ext4", []Method{MethodCopyRange}},
-		{"xfs", "xfs", []Method{MethodClone}},
-		{"btrfs", "btrfs", []Method{MethodClone}},
-		{"tmpfs", "tmpfs", []Method{MethodCopyRange, MethodLoop}},
-		{"tmpfs", "ext4", []Method{MethodLoop, MethodCopyRange}},
+		{"ext4", "ext4", []Method{MethodCopyRange}, []Method{MethodCopyRange, MethodLoop}},
+		{"xfs", "xfs", []Method{MethodClone}, []Method{MethodClone, MethodCopyRange, MethodLoop}},
+		{"btrfs", "btrfs", []Method{MethodClone}, []Method{MethodClone, MethodCopyRange, MethodLoop}},
+		{"tmpfs", "tmpfs", []Method{MethodCopyRange, MethodLoop}, []Method{MethodCopyRange, MethodLoop}},
+		{"tmpfs", "ext4", []Method{MethodLoop, MethodCopyRange}, []Method{MethodLoop}},
 	} {
 		t.Run(c.lower+"-"+c.upper, func(t *testing.T) {
 			lower := filesystem(t, c.lower, 512)
@@ -199,6 +200,10 @@ func TestMethods(t *testing.T) {
 			}
 			w := newWorldOn(t, lower, upper, Config{Threshold: -1})
 			must(t, os.WriteFile(w.lowerPath("f"), data, 0o644))
+			if ways := w.e.Ways(w.lower); !slices.Equal(ways, c.ways) {
+				t.Errorf("ways %v, want %v", ways, c.ways)
+			}
+			w.noLeftovers()
 			s := w.copyUp("f", all())
 			if !slices.Contains(c.want, s.Method) {
 				t.Errorf("method %s, want one of %v", s.Method, c.want)

@@ -2,9 +2,12 @@ package overlay
 
 import (
 	"encoding/json"
+	"fmt"
+	"slices"
 	"strconv"
 
 	"github.com/plyfs/plyfs/cow"
+	"github.com/plyfs/plyfs/layer"
 )
 
 // Stat is what a union says of itself.
@@ -17,6 +20,15 @@ type Stat struct {
 	UnfinishedBytes int64      `json:"unfinished_bytes"`
 	Settling        *Completed `json:"settling,omitempty"` // nil: nobody is completing them
 	CopyUps         cow.Sums   `json:"copyups"`
+	Ways            []Ways     `json:"ways,omitempty"`
+	// Threshold is the size in bytes from which files are copied up by range; below 0 if none is.
+	Threshold int64 `json:"threshold"`
+}
+
+// Ways says how the data of lower files gets to the upper, see [cow.Engine.Ways].
+type Ways struct {
+	Layers  string       `json:"layers"` // such as "lower 1-3": 1 is the topmost
+	Methods []cow.Method `json:"methods"`
 }
 
 // Completed says how far the completion of unfinished files is, in bytes of the files.
@@ -30,7 +42,7 @@ const pendingMax = 1000
 
 // Stat returns the figures of this moment.
 func (fs *FS) Stat() Stat {
-	s := Stat{CopyUps: fs.bus.Sums()}
+	s := Stat{CopyUps: fs.bus.Sums(), Threshold: -1}
 	fs.nodes.mu.Lock()
 	s.Nodes = fs.nodes.live
 	fs.nodes.mu.Unlock()
@@ -39,6 +51,8 @@ func (fs *FS) Stat() Stat {
 	fs.files.mu.Unlock()
 	if fs.eng != nil {
 		s.Unfinished, s.UnfinishedBytes = fs.eng.Pending(pendingMax)
+		s.Threshold, _ = fs.eng.Threshold()
+		s.Ways = append(fs.ways("lower", fs.lowers), fs.ways("data", fs.datas)...)
 	}
 	fs.settle.mu.Lock()
 	if fs.settle.running {
@@ -46,6 +60,49 @@ func (fs *FS) Stat() Stat {
 	}
 	fs.settle.mu.Unlock()
 	return s
+}
+
+// ways gathers neighbours for which the methods are the same.
+func (fs *FS) ways(kind string, trees []*layer.Tree) []Ways {
+	var out []Ways
+	first := 0
+	for i, t := range trees {
+		methods := fs.eng.Ways(t)
+		if i > 0 && slices.Equal(methods, out[len(out)-1].Methods) {
+			out[len(out)-1].Layers = fmt.Sprintf("%s %d-%d", kind, first+1, i+1)
+			continue
+		}
+		first = i
+		out = append(out, Ways{fmt.Sprintf("%s %d", kind, i+1), methods})
+	}
+	return out
+}
+
+// Describe says in a few lines what was found out about the upper when the union was made; none without one.
+func (fs *FS) Describe() []string {
+	if fs.eng == nil {
+		return nil
+	}
+	out := []string{fmt.Sprintf("marks in %s, the upper's filesystem has %s", fs.ns.Name(""), fs.can)}
+	for _, w := range fs.Stat().Ways {
+		out = append(out, "copy-up from "+w.String())
+	}
+	if size, ever := fs.eng.Threshold(); ever {
+		out = append(out, fmt.Sprintf("copy-up by range from %d bytes on", size))
+	}
+	return out
+}
+
+// String is for people.
+func (w Ways) String() string {
+	out := w.Layers + ":"
+	for i, m := range w.Methods {
+		if i > 0 {
+			out += ","
+		}
+		out += " " + string(m)
+	}
+	return out
 }
 
 // eventPage is what Events returns.

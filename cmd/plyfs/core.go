@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -10,6 +9,7 @@ import (
 	"time"
 
 	"github.com/plyfs/plyfs/cow"
+	"github.com/plyfs/plyfs/overlay"
 	"github.com/plyfs/plyfs/overlay/fusefs"
 )
 
@@ -20,7 +20,10 @@ type coreStat struct {
 	Settling        *struct {
 		Done, Total int64
 	} `json:"settling"`
-	CopyUps cow.Sums `json:"copyups"`
+	CopyUps cow.Sums       `json:"copyups"`
+	Ways    []overlay.Ways `json:"ways"`
+
+	Threshold int64 `json:"threshold"`
 }
 
 func printCore(w io.Writer, raw json.RawMessage) {
@@ -28,13 +31,22 @@ func printCore(w io.Writer, raw json.RawMessage) {
 	if len(raw) == 0 || json.Unmarshal(raw, &st) != nil {
 		return
 	}
+	for _, way := range st.Ways {
+		fmt.Fprintf(w, "copy-up\tfrom %s\n", way)
+	}
+	if st.Threshold >= 0 && len(st.Ways) > 0 {
+		fmt.Fprintf(w, "by range\tfrom %s\n", bytesText(st.Threshold))
+	}
 	total := st.CopyUps.Total
 	fmt.Fprintf(w, "copied up\t%d\n", total.Count)
-	methods := slices.Collect(maps.Keys(st.CopyUps.ByMethod))
-	slices.SortFunc(methods, func(a, b cow.Method) int { return cmp.Compare(a, b) })
-	for _, m := range methods {
-		s := st.CopyUps.ByMethod[m]
-		fmt.Fprintf(w, "  %s\t%d, %s copied in %s\n", m, s.Count, bytesText(s.BytesCopied), s.Copy.Round(time.Microsecond))
+	if total.Count > 0 {
+		fmt.Fprintf(w, "  in all\t%s\n", sumText(total))
+	}
+	for _, m := range slices.Sorted(maps.Keys(st.CopyUps.ByMethod)) {
+		fmt.Fprintf(w, "  by %s\t%d: %s\n", m, st.CopyUps.ByMethod[m].Count, sumText(st.CopyUps.ByMethod[m]))
+	}
+	for _, c := range slices.Sorted(maps.Keys(st.CopyUps.ByCause)) {
+		fmt.Fprintf(w, "  for %s\t%d: %s\n", c, st.CopyUps.ByCause[c].Count, sumText(st.CopyUps.ByCause[c]))
 	}
 	if n := st.CopyUps.BytesFilled; n > 0 {
 		fmt.Fprintf(w, "  around writes\t%s copied\n", bytesText(n))
@@ -48,6 +60,16 @@ func printCore(w io.Writer, raw json.RawMessage) {
 	if g := st.Settling; g != nil {
 		fmt.Fprintf(w, "completing\t%s of %s\n", bytesText(g.Done), bytesText(g.Total))
 	}
+}
+
+// sumText says what copy-ups of one kind have cost together.
+func sumText(s cow.Sum) string {
+	text := fmt.Sprintf("%s asked for, %s copied, %s in the upper, in %s, the longest %s",
+		bytesText(s.BytesAsked), bytesText(s.BytesCopied), bytesText(s.UpperBytes), s.Copy.Round(time.Microsecond), s.Longest.Round(time.Microsecond))
+	if s.Wait > 0 {
+		text += fmt.Sprintf(", after waiting %s", s.Wait.Round(time.Microsecond))
+	}
+	return text
 }
 
 // rest says what is unfinished.

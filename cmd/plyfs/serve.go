@@ -62,7 +62,7 @@ func (s *service) detail(format string, args ...any) {
 	}
 }
 
-func (s *service) describe(f *fusefs.Options) {
+func (s *service) describe(union *overlay.FS, f *fusefs.Options) {
 	o := s.options
 	for i, dir := range o.Lowers {
 		s.detail("lower %d: %s", i+1, dir)
@@ -72,6 +72,11 @@ func (s *service) describe(f *fusefs.Options) {
 	}
 	if o.Upper != "" {
 		s.detail("upper: %s", o.Upper)
+	}
+	if o.Verbose {
+		for _, line := range union.Describe() {
+			s.detail("%s", line)
+		}
 	}
 	s.detail("mode %s, writeback %v, access lists %v, read-only %v, others allowed %v, timeouts %s, %s, %s",
 		f.Mode, f.Writeback, f.ACL, f.ReadOnly, f.AllowOther, f.EntryTimeout, f.AttrTimeout, f.NegativeTimeout)
@@ -122,7 +127,7 @@ func (s *service) serve(ready func() error) (err error) {
 	if union.ReadOnly() {
 		options.ReadOnly = true
 	}
-	s.describe(&options)
+	s.describe(union, &options)
 	select {
 	case sig := <-stop:
 		return fmt.Errorf("%s: not mounted: %v", s.mountpoint, sig)
