@@ -78,7 +78,7 @@ func (fs *FS) copyUp(c *Caller, n *Node, w need) error {
 			return errReadOnly
 		}
 		if n.d != nil {
-			_, err := fs.upDir(c, n)
+			_, err := fs.upDirFor(c, n, w.cause)
 			return err
 		}
 		done := fs.ups.begin(n)
@@ -342,9 +342,14 @@ func (fs *FS) completeMeta(c *Caller, n *Node, w need, waited time.Duration) err
 	return nil
 }
 
-// upDir makes sure that a directory exists in the upper, with its parents, and
-// returns it. No lock is held.
+// upDir makes sure that a directory exists in the upper, with its parents, for what is
+// changed below it, and returns it. No lock is held.
 func (fs *FS) upDir(c *Caller, n *Node) (*layer.Dir, error) {
+	return fs.upDirFor(c, n, cow.CauseParent)
+}
+
+// upDirFor is upDir for another cause.
+func (fs *FS) upDirFor(c *Caller, n *Node, cause cow.Cause) (*layer.Dir, error) {
 	if u := n.d.upper.Load(); u != nil {
 		return u, nil
 	}
@@ -376,7 +381,7 @@ func (fs *FS) upDir(c *Caller, n *Node) (*layer.Dir, error) {
 	if err != nil {
 		return nil, err
 	}
-	staged, err := fs.eng.Stage(&src, &cow.Want{Size: -1, Cause: cow.CauseParent, PID: pidOf(c), Origin: origin, Xattrs: xattrs})
+	staged, err := fs.eng.Stage(&src, &cow.Want{Size: -1, Cause: cause, PID: pidOf(c), Origin: origin, Xattrs: xattrs})
 	if err != nil {
 		return nil, err
 	}

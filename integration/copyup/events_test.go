@@ -58,6 +58,8 @@ var eventCases = []eventCase{
 	{cow.CauseRename, "renamed", func(t *testing.T, path string) { must(t, os.Rename(path, path+"-now")) }, cow.MethodRange, 0, 0, 8 << 10},
 	{cow.CauseParent, "dir", func(t *testing.T, path string) { must(t, os.WriteFile(path+"/new", nil, 0o600)) },
 		cow.MethodNone, 0, 0, 4 << 10},
+	{cow.CauseChmod, "dir-mode", func(t *testing.T, path string) { must(t, os.Chmod(path, 0o700)) }, cow.MethodNone, 0, 0, 4 << 10},
+	{cow.CauseRename, "dir-name", func(t *testing.T, path string) { must(t, os.Rename(path, path+"-now")) }, cow.MethodNone, 0, 0, 4 << 10},
 	{cow.CauseRename, "symlink", func(t *testing.T, path string) { must(t, os.Rename(path, path+"-now")) }, cow.MethodNone, 0, 0, 4 << 10},
 }
 
@@ -67,8 +69,8 @@ func eventTree() string {
 		switch c.file {
 		case "small":
 			b.WriteString("F small 3000\n")
-		case "dir":
-			b.WriteString("d dir\n")
+		case "dir", "dir-mode", "dir-name":
+			b.WriteString("d " + c.file + "\n")
 		case "symlink":
 			b.WriteString("l symlink nowhere\n")
 		default:
@@ -190,14 +192,24 @@ func sumsMatch(t *testing.T, m *harness.Mount, evs []cow.Event) {
 // TestEventOfOpen: in passthrough mode the kernel writes by itself, so that opening is the cause.
 func TestEventOfOpen(t *testing.T) {
 	harness.NeedRoot(t)
-	l := harness.NewLayers(t, "F big 300k")
+	l := harness.NewLayers(t, "F big 300k\nF in-use 300k")
 	m := l.Plyfs(t, append([]string{"--mode", "passthrough"}, manual...)...)
 	w := events(t, m)
-	f, err := os.OpenFile(m.Path("big"), os.O_RDWR, 0)
-	must(t, err)
-	must(t, f.Close())
-	evs := w.only(t, "/big")
-	if len(evs) != 1 || evs[0].Cause != cow.CauseOpen || evs[0].BytesCopied != eventSize || evs[0].Method == cow.MethodRange {
-		t.Errorf("events: %+v", evs)
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	for _, name := range []string{"big", "in-use"} {
+		if name == "in-use" { // by somebody who reads the lower file
+			f, err := os.Open(m.Path(name))
+			must(t, err)
+			defer f.Close()
+		}
+		f, err := os.OpenFile(m.Path(name), os.O_RDWR, 0)
+		must(t, err)
+		must(t, f.Close())
+		evs := w.only(t, "/"+name)
+		if len(evs) != 1 || evs[0].Cause != cow.CauseOpen || evs[0].BytesCopied != eventSize || evs[0].Method == cow.MethodRange ||
+			evs[0].PID != uint32(unix.Gettid()) {
+			t.Errorf("events: %+v", evs)
+		}
 	}
 }
