@@ -109,3 +109,43 @@ func TestVolatileSyncsNothing(t *testing.T) {
 		m.Close(t)
 	}
 }
+
+// TestManySmallFilesAreSyncedTogether: chown -R of many files tells the disk a few times, and not once for each, to
+// make durable what was written; nor does completing them.
+func TestManySmallFilesAreSyncedTogether(t *testing.T) {
+	harness.NeedRoot(t)
+	const files = 600
+	im, err := rig.NewImage("ext4", harness.Dir(t), 64<<20)
+	must(t, err)
+	t.Cleanup(func() {
+		if err := im.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	tree := ""
+	for i := range files {
+		tree += "F d/f" + itoa(i) + " 3k\n"
+	}
+	l := harness.NewLayersOn(t, im.Dir, tree)
+	m := l.Plyfs(t, "--settle-budget", "off")
+	unix.Sync()
+	before, ok := im.Flushes()
+	if !ok {
+		t.Skip("the number of flushes is not known here")
+	}
+	for i := range files {
+		must(t, os.Chown(m.Path("d/f"+itoa(i)), 1000, 1000))
+	}
+	changed, _ := im.Flushes()
+	if n := len(unfinished(t, l.Upper)); n != files {
+		t.Errorf("%d files wait to be synced, want %d", n, files)
+	}
+	settle(t, m)
+	settled, _ := im.Flushes()
+	if changed-before > files/20 || settled-changed > files/20 || settled == before {
+		t.Errorf("%d files: %d flushes to change them, %d to complete them", files, changed-before, settled-changed)
+	}
+	if left := unfinished(t, l.Upper); len(left) > 0 || marked(l) {
+		t.Errorf("unfinished: %d, marked: %v", len(left), marked(l))
+	}
+}
