@@ -45,6 +45,7 @@ func runBench(c *command, args []string) error {
 	htmlTo := f.String("html", "", "as one HTML page with plots")
 	svgTo := f.String("svg", "", "the plots alone, as files in this directory")
 	cpu := f.Int("cpu", -1, "run everything on this processor alone")
+	own := customFlags(f)
 	if err := c.parse(f, args, 1, 1); err != nil {
 		return err
 	}
@@ -52,6 +53,10 @@ func runBench(c *command, args []string) error {
 		return usagef("bench: %q is no benchmark: usage: %s", f.Arg(0), c.usage())
 	}
 	o := bench.Options{Quick: *quick, Targets: *targets, Rounds: *rounds}
+	var err error
+	if o.Custom, err = own(); err != nil {
+		return usageError{err}
+	}
 	if *largest != "" {
 		var err error
 		if o.Largest, err = sample.ParseBytes(*largest); err != nil {
@@ -70,6 +75,9 @@ func runBench(c *command, args []string) error {
 			return usageError{err}
 		}
 		*only.to = re.MatchString
+	}
+	if _, err := bench.Cases(&o, *fstype); err != nil {
+		return usageError{err}
 	}
 	cell, code, err := rig.Enter(rig.CellOptions{Dir: *dir, CPU: *cpu})
 	if err != nil {

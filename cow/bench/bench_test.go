@@ -62,7 +62,10 @@ func TestPlainRun(t *testing.T) {
 
 // Every case changes what it says, and asks for a change at all.
 func TestCases(t *testing.T) {
-	all := Cases(&Options{}, "ext4")
+	all, err := Cases(&Options{}, "ext4")
+	if err != nil {
+		t.Fatal(err)
+	}
 	if len(all) < 40 {
 		t.Errorf("only %d cases", len(all))
 	}
@@ -74,8 +77,35 @@ func TestCases(t *testing.T) {
 		}
 		seen[name] = true
 	}
-	if n := len(Cases(&Options{Largest: 4096, Match: func(n string) bool { return strings.HasPrefix(n, "chmod") }}, "ext4")); n != 1 {
-		t.Errorf("%d cases instead of 1", n)
+	few, err := Cases(&Options{Largest: 4096, Match: func(n string) bool { return strings.HasPrefix(n, "chmod") }}, "ext4")
+	if len(few) != 1 || err != nil {
+		t.Errorf("%d cases instead of 1, %v", len(few), err)
+	}
+}
+
+// Cases of one's own are every combination, and change what they say.
+func TestCustomCases(t *testing.T) {
+	o := Options{Rounds: 1, Custom: &Custom{Patterns: Patterns, Sizes: []int64{8 * kib, 64 * kib}, Asked: []int64{1, 4 * kib}, Offsets: []int64{100},
+		Depths: []int{1, 3}, Jobs: []int{1, 2}, Files: 3}}
+	all, err := Cases(&o, "ext4")
+	if err != nil || len(all) != 9*2*2*2 { // overwrite and append twice; sizes, layers, jobs
+		t.Fatalf("%d cases, %v", len(all), err)
+	}
+	o.Custom.Sparse, o.Custom.Depths = true, nil
+	rep, err := Run(context.Background(), Place{Dir: t.TempDir()}, []*rig.Peer{rig.Plain()}, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range rep.Results {
+		if r.Err != "" || r.Latency.N != 1 {
+			t.Errorf("%s, %s: %+v", r.Case.Group, r.Case.Name, r)
+		}
+	}
+	for _, bad := range []Custom{{Patterns: []string{"cut"}}, {Offsets: []int64{mib}}, {Jobs: []int{0}}, {Depths: []int{-1}},
+		{Patterns: []string{"random"}, Sizes: []int64{1}}, {Sparse: true, Sizes: []int64{1}}} {
+		if _, err := Run(context.Background(), Place{Dir: t.TempDir()}, []*rig.Peer{rig.Plain()}, Options{Custom: &bad}); err == nil {
+			t.Errorf("%+v is no error", bad)
+		}
 	}
 }
 
@@ -105,7 +135,11 @@ func TestTargets(t *testing.T) {
 	}
 	// Every case of the targets has peers that exist.
 	for _, fs := range rig.Filesystems {
-		for _, c := range Cases(&Options{Targets: true}, fs) {
+		cases, err := Cases(&Options{Targets: true}, fs)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range cases {
 			known := 0
 			for _, p := range Peers("plyfs") {
 				if c.takesPart(p.Name) {

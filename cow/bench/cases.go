@@ -2,6 +2,7 @@ package bench
 
 import (
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 
@@ -48,10 +49,11 @@ func (c *Case) spec() string {
 
 // Options say what to measure.
 type Options struct {
-	Quick    bool  // few sizes: about a minute
-	Targets  bool  // only what the targets need
-	Largest  int64 // no file larger than this; 0 for 4 GiB (quick: 64 MiB)
-	Rounds   int   // 0 for 5 (quick: 3)
+	Quick    bool    // few sizes: about a minute
+	Targets  bool    // only what the targets need
+	Custom   *Custom // instead of the sweep; nil for that
+	Largest  int64   // no file larger than this; 0 for 4 GiB (quick: 64 MiB)
+	Rounds   int     // 0 for 5 (quick: 3)
 	Match    func(name string) bool
 	Peer     func(name string) bool             // which peers; nil for all
 	Progress func(done, total int, what string) // may be nil
@@ -64,10 +66,17 @@ const (
 )
 
 // Cases returns what Options ask for, in a fixed order. filesystem is the type of the upper's.
-func Cases(o *Options, filesystem string) []*Case {
+// The error is about Options.Custom.
+func Cases(o *Options, filesystem string) ([]*Case, error) {
 	largest := int64(4 * gib)
 	var all []Case
 	switch {
+	case o.Custom != nil:
+		var err error
+		if all, err = o.Custom.cases(); err != nil {
+			return nil, err
+		}
+		largest = math.MaxInt64
 	case o.Targets:
 		all = targetCases(filesystem)
 	case o.Quick:
@@ -86,7 +95,7 @@ func Cases(o *Options, filesystem string) []*Case {
 			out = append(out, &c)
 		}
 	}
-	return out
+	return out, nil
 }
 
 // sweep goes over sizes of files, amounts, offsets and patterns. big is the size of the files

@@ -20,7 +20,8 @@ func (rep *Report) plots() []figure {
 			out = append(out, figure{name, c.svg()})
 		}
 	}
-	for _, g := range []string{"write 1 byte", "append 1 byte", "chmod", "O_TRUNC"} {
+	curves, first := rep.shown()
+	for _, g := range curves {
 		var lines []series
 		for _, peer := range rep.Peers {
 			colour := rep.colour(peer)
@@ -33,13 +34,32 @@ func (rep *Report) plots() []figure {
 		name, title, unit string
 		value             func(*Result) float64
 	}{
-		{"largest", "One byte written to the largest file", "milliseconds, logarithmic", func(r *Result) float64 { return r.Latency.Median / 1e6 }},
+		{"largest", "Largest file: " + first, "milliseconds, logarithmic", func(r *Result) float64 { return r.Latency.Median / 1e6 }},
 		{"waiting", "Somebody else opens another file meanwhile: longest wait", "milliseconds, logarithmic", func(r *Result) float64 { return r.Collateral.Median / 1e6 }},
 		{"space", "Space the upper takes for it", "KiB, logarithmic", func(r *Result) float64 { return r.Upper.Median / 1024 }},
 	} {
-		add(b.name, rep.bars(b.title, b.unit, b.value))
+		add(b.name, rep.bars(first, b.title, b.unit, b.value))
 	}
 	return out
+}
+
+// shown returns the groups of which there are curves, and the one of whose largest file there are bars: those of
+// the sweep, or of cases of one's own.
+func (rep *Report) shown() (curves []string, bars string) {
+	curves = []string{"write 1 byte", "append 1 byte", "chmod", "O_TRUNC"}
+	has := func(g string) bool {
+		return slices.ContainsFunc(rep.Results, func(r *Result) bool { return r.Case.Group == g })
+	}
+	if len(rep.Results) == 0 || slices.ContainsFunc(curves, has) {
+		return curves, curves[0]
+	}
+	curves = nil
+	for _, r := range rep.Results {
+		if !slices.Contains(curves, r.Case.Group) {
+			curves = append(curves, r.Case.Group)
+		}
+	}
+	return curves, curves[0]
 }
 
 // colour is that of a peer in all plots; after eight peers they begin again, dashed.
@@ -117,17 +137,17 @@ func (rep *Report) thresholdPlot() *chart {
 	return curve("One byte written: copy the whole file, or leave it unfinished", lines)
 }
 
-// bars plots one value per peer for the largest file of "write 1 byte"; nil if there is none.
-func (rep *Report) bars(title, unit string, value func(*Result) float64) *chart {
+// bars plots one value per peer for the largest file of a group; nil if there is none.
+func (rep *Report) bars(group, title, unit string, value func(*Result) float64) *chart {
 	largest := int64(0)
 	for _, r := range rep.Results {
-		if r.Case.Group == "write 1 byte" {
+		if r.Case.Group == group {
 			largest = max(largest, r.Case.Size)
 		}
 	}
 	c := &chart{title: title, x: axis{label: unit, base: 10, format: func(v float64) string { return fmt.Sprintf("%g", v) }}}
 	for _, r := range rep.Results {
-		if r.Case.Group == "write 1 byte" && r.Case.Size == largest && r.Latency.N > 0 && value(r) > 0 {
+		if r.Case.Group == group && r.Case.Size == largest && r.Latency.N > 0 && value(r) > 0 {
 			c.bars = append(c.bars, bar{r.Peer, rep.colour(r.Peer), value(r)})
 			c.x.include(value(r))
 		}

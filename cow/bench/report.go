@@ -35,6 +35,12 @@ var quantities = []struct {
 	cell  func(*Result) string
 }{
 	{"time per file, median", func(r *Result) string { return sample.FormatDuration(r.Latency.Median) }},
+	{"spread of that: distance of the quartiles, of the median", func(r *Result) string {
+		if r.Latency.N < 2 {
+			return ""
+		}
+		return strconv.FormatFloat(r.Latency.Spread()*100, 'f', 0, 64) + " %"
+	}},
 	{"bytes changed per second", func(r *Result) string {
 		if r.Case.Asked < 4096*int64(r.Case.Files) || r.Latency.Median == 0 {
 			return ""

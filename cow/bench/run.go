@@ -65,7 +65,10 @@ func Run(ctx context.Context, at Place, peers []*rig.Peer, o Options) (*Report, 
 	r := &runner{Place: at, made: map[string]bool{}}
 	here := map[*Case][]*rig.Peer{}
 	total, done := 0, 0
-	cases := Cases(&o, rep.Filesystem)
+	cases, err := Cases(&o, rep.Filesystem)
+	if err != nil {
+		return nil, err
+	}
 	for _, p := range peers {
 		used, missing := false, p.Check()
 		for _, c := range cases {
