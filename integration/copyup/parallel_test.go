@@ -244,7 +244,7 @@ func TestInterrupt(t *testing.T) {
 	if n := stagedBytes(l); n > 0 {
 		t.Errorf("%d bytes stayed in the work directory", n)
 	}
-	if evs := w.only(t, "/big"); len(evs) != 1 || evs[0].Err != "EINTR" || evs[0].UpperBytes != 0 {
+	if evs := w.only(t, "/big"); len(evs) != 1 || evs[0].Err != "EINTR" || evs[0].UpperBytes != 0 || evs[0].BytesCopied >= size {
 		t.Errorf("events: %+v", evs)
 	}
 	sameBytes(t, m.Path("big"), harness.Bytes(size))
