@@ -41,7 +41,6 @@ func TestIdleWorkerKeepsItsBudget(t *testing.T) {
 
 // TestIdleWorkerWaits: while files are being copied up the worker does not begin, and stops where it is.
 func TestIdleWorkerWaits(t *testing.T) {
-	const budget = 128 << 10
 	tree := "F big 8M\n"
 	for i := range 1000 {
 		tree += "f other/" + itoa(i) + " x\n"
