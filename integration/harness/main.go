@@ -121,5 +121,13 @@ func NeedRoot(t testing.TB) {
 	t.Skip("needs root")
 }
 
+// NeedNoRace skips the test where plyfs has the race detector, which changes what is measured.
+func NeedNoRace(t testing.TB) {
+	t.Helper()
+	if raceEnabled {
+		t.Skip("plyfs is built with the race detector here")
+	}
+}
+
 // Binary returns the path of the plyfs under test.
 func Binary() string { return binary }

@@ -28,6 +28,7 @@ type session[N Node] struct {
 
 	entryValid, attrValid, negValid validity
 	listings                        hints
+	memory                          memory
 	open                            *openFiles[N] // nil in cached mode
 	shares                          Sharer[N]     // nil: nobody else changes anything
 	locks                           Locker[N]     // nil: the kernel keeps them
@@ -37,6 +38,7 @@ type session[N Node] struct {
 
 func newSession[N Node](fs Union[N], opt *Options) *session[N] {
 	s := &session[N]{fs: fs, opt: opt}
+	s.memory.release = debug.FreeOSMemory
 	s.entryValid = validFor(opt.EntryTimeout)
 	s.attrValid = validFor(opt.AttrTimeout)
 	s.negValid = validFor(opt.NegativeTimeout)

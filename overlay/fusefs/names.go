@@ -48,6 +48,7 @@ func (s *session[N]) forget(r *request, _ N) unix.Errno {
 	r.silent = true
 	if in := decode[fuse.ForgetIn](r); in != nil {
 		s.fs.Forget(in.NodeId, in.Nlookup)
+		s.memory.forgot(1)
 	}
 	return 0
 }
@@ -70,6 +71,7 @@ func (s *session[N]) batchForget(r *request, _ N) unix.Errno {
 		s.fs.Forget(o.node, o.count)
 		rest = rest[size:]
 	}
+	s.memory.forgot(int(in.count))
 	return 0
 }
 
