@@ -7,14 +7,16 @@ import (
 	"io"
 	"math"
 	"os"
-	"os/exec"
 	"os/signal"
+	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/plyfs/plyfs/cmd/plyfs/mountopt"
+	"github.com/plyfs/plyfs/overlay/fusefs"
 )
 
 const (
@@ -55,12 +57,11 @@ func startDaemon(o *mountopt.Options) error {
 		return err
 	}
 	defer report.Close()
-	daemon := exec.Command(ownProgram())
-	daemon.Args = os.Args
-	daemon.Stdin, daemon.Stdout, daemon.Stderr = null, null, log
-	daemon.ExtraFiles = []*os.File{theirs}
-	daemon.Env = append(os.Environ(), readyVariable+"=3")
-	daemon.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	attr := &syscall.ProcAttr{
+		Env:   daemonEnv(),
+		Files: []uintptr{null.Fd(), null.Fd(), log.Fd(), theirs.Fd()},
+		Sys:   &syscall.SysProcAttr{Setsid: true},
+	}
 
 	// Nor does it get what else we were started with: a lock file of a script, say.
 	_ = unix.CloseRange(3, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC)
@@ -69,22 +70,43 @@ func startDaemon(o *mountopt.Options) error {
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	defer signal.Stop(stop)
-	err = daemon.Start()
+	// Not os/exec, which first tries out in a process of its own what the kernel can do.
+	pid, err := syscall.ForkExec(ownProgram(), os.Args, attr)
 	theirs.Close()
 	if err != nil {
 		return fmt.Errorf("starting the daemon: %w", err)
 	}
 	go func() {
 		for range stop {
-			_ = daemon.Process.Signal(unix.SIGTERM)
+			_ = unix.Kill(pid, unix.SIGTERM)
 		}
 	}()
 	ready, err := readReport(report)
 	if ready || err != nil {
 		return err
 	}
-	_ = daemon.Wait()
-	return fmt.Errorf("the daemon ended before the mount was ready (%s); --log FILE keeps its last words", daemon.ProcessState)
+	var status unix.WaitStatus
+	for {
+		if _, err := unix.Wait4(pid, &status, 0, nil); err != unix.EINTR {
+			break
+		}
+	}
+	how := fmt.Sprintf("exit status %d", status.ExitStatus())
+	if status.Signaled() {
+		how = "signal: " + status.Signal().String()
+	}
+	return fmt.Errorf("the daemon ended before the mount was ready (%s); --log FILE keeps its last words", how)
+}
+
+// daemonEnv is our environment, and tells the daemon how many processors its Go scheduler is to
+// believe in: finding out by itself takes the runtime a fifth of a start (control groups, and a
+// stop of the world to raise the number, see fusefs.MinProcs).
+func daemonEnv() []string {
+	env := append(os.Environ(), readyVariable+"=3")
+	if os.Getenv("GOMAXPROCS") == "" {
+		env = append(env, "GOMAXPROCS="+strconv.Itoa(max(fusefs.MinProcs, runtime.NumCPU())))
+	}
+	return env
 }
 
 // ownProgram returns the path of this program: by name while that is still the same file, so that the

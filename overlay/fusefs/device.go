@@ -4,11 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
-	"unsafe"
+	"unsafe" // also for linkname
 
 	"golang.org/x/sys/unix"
 )
@@ -181,10 +180,16 @@ const yieldAfter = 5 * time.Millisecond
 // the processor away during a system call, which costs more than most requests.
 func (w *worker) yield() {
 	if now := time.Now(); now.Sub(w.yielded) > yieldAfter {
-		runtime.Gosched()
+		goyield()
 		w.yielded = now
 	}
 }
+
+// goyield is runtime.Gosched, except that the goroutine stays on its processor, and no thread is
+// woken to look for others to run, which costs as much as a request does.
+//
+//go:linkname goyield runtime.goyield
+func goyield()
 
 // surplus says whether there are too many idle workers, idle now, for long enough.
 func (w *worker) surplus(idle int32) bool {

@@ -41,18 +41,18 @@ func Mount[N Node](fs Union[N], path string, opt Options) (*Server, error) {
 	return &Server{Ready: make(chan struct{}), path: path, conn: c, stat: s.status}, nil
 }
 
-// minProcs is the least number of processors the Go scheduler may believe in. A
+// MinProcs is the least number of processors the Go scheduler may believe in. A
 // worker that comes back from read(2) needs a free one; with as many as there are
 // CPUs (one, in a pinned process) it would wait for sysmon, up to 10 ms, while the
 // others are blocked in the kernel and need none.
-const minProcs = 8
+const MinProcs = 8
 
 // Serve answers requests until the filesystem is unmounted (nil) or the device
 // fails. It returns after the last worker has ended. It raises GOMAXPROCS to
-// minProcs, for the whole process.
+// MinProcs, for the whole process.
 func (v *Server) Serve() error {
-	if runtime.GOMAXPROCS(0) < minProcs {
-		runtime.GOMAXPROCS(minProcs)
+	if runtime.GOMAXPROCS(0) < MinProcs {
+		runtime.GOMAXPROCS(MinProcs)
 	}
 	v.ready.Do(func() { close(v.Ready) })
 	err := v.conn.run()
