@@ -59,6 +59,9 @@ func (p *Partial) seal() error {
 // fill copies from the cursor on. completing is held. full says that nothing is
 // missing any more: holes that are left are holes of the lower too.
 func (p *Partial) fill(budget int64, cancel <-chan struct{}) (full bool, copied int64, err error) {
+	if p.valid.Load()-p.cursor >= longCopy {
+		defer givingWay()()
+	}
 	for {
 		valid := p.valid.Load()
 		if p.finished.Load() || p.cursor >= valid {

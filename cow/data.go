@@ -10,9 +10,12 @@ const (
 	// smallFile is the size in bytes up to which one read and one write are
 	// cheaper than asking for anything cleverer.
 	smallFile = 64 << 10
-	// chunkSize is how many bytes are copied between two looks at the
-	// cancel channel, and how far write-back may trail behind.
-	chunkSize = 2 << 20
+	// chunkSize is how many bytes are copied between two looks at the cancel
+	// channel. A kernel without preemption lets others have the processor only between
+	// system calls, and these take some hundred microseconds.
+	chunkSize = 256 << 10
+	// flushSize is how far write-back may trail behind.
+	flushSize = 2 << 20
 	// loopBuffer is the buffer of the read and write loop.
 	loopBuffer = 256 << 10
 )
@@ -137,6 +140,10 @@ func (c *copier) sparse(from, to int64) error {
 
 // segment copies the bytes from .. to, chunk by chunk.
 func (c *copier) segment(from, to int64) error {
+	if to-from >= longCopy {
+		defer givingWay()()
+	}
+	flushed := from
 	for pos := from; pos < to; {
 		if canceled(c.cancel) {
 			return unix.EINTR
@@ -153,11 +160,12 @@ func (c *copier) segment(from, to int64) error {
 			return nil
 		}
 		c.copied += n
-		if c.flush && to-from > chunkSize {
-			// Only a hint: its failure changes nothing.
-			_ = unix.SyncFileRange(c.dst, pos, n, unix.SYNC_FILE_RANGE_WRITE)
-		}
 		pos += n
+		if c.flush && pos-flushed >= flushSize {
+			// Only a hint: its failure changes nothing.
+			_ = unix.SyncFileRange(c.dst, flushed, pos-flushed, unix.SYNC_FILE_RANGE_WRITE)
+			flushed = pos
+		}
 	}
 	return nil
 }

@@ -19,9 +19,10 @@ import (
 //
 // The kernel's overlayfs refuses a work directory with anything in "incompat"
 // that it does not know, and says its name (ovl_workdir_cleanup_recurse). The list
-// has the path in the upper of each file that was left unfinished, ended by a NUL:
-// appending to it costs one write, a directory entry per file costs ten times
-// that. It is a hint: whoever needs to be certain, after a crash or when a file
+// has the path in the upper of each file that was left unfinished, ended by a NUL, and is
+// there so that memory need not hold them all: many go to it with one write, a directory
+// entry per file would cost more than the copy of a small one. It is a hint, of this
+// mount alone: whoever needs to be certain, after a crash or when a file
 // is not where the list says, walks the upper. The truth is in the records.
 const (
 	// PartialMark is the name in incompat that says: there may be unfinished files.
@@ -29,6 +30,9 @@ const (
 
 	incompatDir = "incompat"
 	listName    = "list"
+
+	// tailBytes is how much of the list is gathered before it is written.
+	tailBytes = 16 << 10
 )
 
 // unfinished is the engine's part in the mark.
@@ -43,6 +47,7 @@ type unfinished struct {
 	mu     sync.Mutex
 	marked bool   // the mark is there, see marksync.go; guarded by mu
 	fd     int    // the list, for appending; guarded by mu
+	tail   []byte // of the list, not written yet; guarded by mu
 	slow   bool   // the mark is synced before anything else is done; guarded by mu
 	seq    uint64 // changes when a file is announced, or moves; guarded by mu
 	staged int    // announced, and neither committed nor aborted, or moving; guarded by mu
@@ -163,9 +168,12 @@ func (e *Engine) announce(work int, path string) error {
 	}
 	l.seq++
 	l.staged++
-	line := append([]byte(strings.TrimPrefix(path, "/")), 0)
-	if n, err := unix.Write(l.fd, line); err != nil || n < len(line) {
-		l.walk.Store(true) // the list lacks a file: walk
+	l.tail = append(append(l.tail, strings.TrimPrefix(path, "/")...), 0)
+	if len(l.tail) >= tailBytes {
+		if n, err := unix.Write(l.fd, l.tail); err != nil || n < len(l.tail) {
+			l.walk.Store(true) // the list lacks files: walk
+		}
+		l.tail = l.tail[:0]
 	}
 	return nil
 }
@@ -219,6 +227,8 @@ func (e *Engine) writeMark(work int) error {
 // about to be committed.
 func (e *Engine) removeMark(seq uint64) error {
 	l := &e.list
+	var old *markSync
+	defer func() { old.needless() }() // waits for a sync that has begun: without the lock
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.seq != seq || l.staged > 0 {
@@ -243,7 +253,9 @@ func (e *Engine) removeMark(seq uint64) error {
 	if err != nil {
 		return fmt.Errorf("remove the mark of unfinished files: %w", err)
 	}
+	old = l.sync.Swap(nil)
 	l.marked = false
+	l.tail = nil
 	l.walk.Store(false)
 	l.count.Store(0)
 	l.era.Add(1)
@@ -279,6 +291,7 @@ func (e *Engine) hints() ([]string, uint64, error) {
 		}
 		b = b[:len(b)+n]
 	}
+	b = append(b, l.tail...)
 	seen := map[string]bool{}
 	var out []string
 	for path := range strings.SplitSeq(string(b), "\x00") {
