@@ -1,19 +1,16 @@
 package bench
 
 import (
-	"fmt"
-	"html"
+	"bytes"
 	"math"
-	"strings"
-	"unicode/utf8"
+
+	"github.com/go-analyze/charts"
+	"github.com/go-analyze/charts/chartdraw"
 )
 
-// chart is a drawing with logarithmic axes: lines, or bars that lie. Lengths are in pixels.
-type chart struct {
-	title string
-	x, y  axis // of y only what lines need
-	lines []series
-	bars  []bar // from the top down
+// chart is a plot that can be drawn, self-contained. All have logarithmic axes: the library gets logarithms, and labels for them.
+type chart interface {
+	svg() (string, error)
 }
 
 // axis is a logarithmic axis.
@@ -24,13 +21,6 @@ type axis struct {
 	format    func(float64) string
 }
 
-// bar is one value.
-type bar struct {
-	name   string
-	colour int
-	value  float64
-}
-
 // include widens the axis to the value v.
 func (a *axis) include(v float64) {
 	if a.low == 0 {
@@ -39,133 +29,120 @@ func (a *axis) include(v float64) {
 	a.low, a.high = min(a.low, v), max(a.high, v)
 }
 
-// at returns where the value v is, from 0 to 1.
-func (a *axis) at(v float64) float64 {
-	if a.high <= a.low {
-		return 0.5
-	}
-	return math.Log(v/a.low) / math.Log(a.high/a.low)
-}
-
-// ticks returns the powers of the base that are on the axis.
-func (a *axis) ticks() []float64 {
-	var out []float64
+// ticks returns the powers of the base that are on the axis, and its ends, without a label: to the library the first and the
+// last tick are the ends.
+func (a *axis) ticks() []chartdraw.Tick {
+	out := []chartdraw.Tick{{Value: math.Log10(a.low)}}
 	for v := math.Pow(a.base, math.Floor(math.Log(a.low)/math.Log(a.base))); v <= a.high*1.0001; v *= a.base {
 		if v >= a.low*0.9999 {
-			out = append(out, math.Round(v*1e6)/1e6)
+			out = append(out, chartdraw.Tick{Value: math.Log10(v), Label: a.format(math.Round(v*1e6) / 1e6)})
 		}
 	}
-	return out
+	return append(out, chartdraw.Tick{Value: math.Log10(a.high)})
 }
 
 // Colours that can be told apart in print and with the common colour blindness (Okabe, Ito).
 var palette = []string{"#000000", "#e69f00", "#56b4e9", "#009e73", "#d55e00", "#0072b2", "#cc79a7", "#a0a0a0"}
 
-func colourOf(n int) string { return palette[n%len(palette)] }
+func colourOf(n int) charts.Color { return charts.ParseColor(palette[n%len(palette)]) }
 
 const (
-	chartWidth = 640
-	lineChart  = 400 // height of the field and of what is around it
+	chartWidth = 640 // pixels
+	lineChart  = 420 // height
 	barHeight  = 34
-	around     = 80 // above and below the field of bars
-	margin     = 16
-	textHeight = 17
-	letter     = 7 // width of a letter, about
+	aroundBars = 110 // height of what is above and below the bars
 )
 
-// svg draws the chart, self-contained.
-func (c *chart) svg() string {
-	height := lineChart
-	if len(c.bars) > 0 {
-		height = around + barHeight*len(c.bars)
-	}
-	left := 0
-	if len(c.bars) > 0 {
-		for _, b := range c.bars {
-			left = max(left, utf8.RuneCountInString(b.name)*letter)
-		}
-	} else {
-		for _, v := range c.y.ticks() {
-			left = max(left, utf8.RuneCountInString(c.y.format(v))*letter)
-		}
-		left += textHeight // the label, upright
-	}
-	d := drawing{box: box{float64(left + 2*margin), 2 * textHeight, chartWidth - 2*margin, float64(height - 3*textHeight)}}
-	d.printf(`<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" viewBox="0 0 %[1]d %[2]d" font-family="sans-serif" font-size="13">`, chartWidth, height)
-	d.printf(`<rect width="%d" height="%d" fill="#ffffff"/>`, chartWidth, height)
-	d.text((d.left+d.right)/2, textHeight, "middle", c.title)
-	d.text((d.left+d.right)/2, float64(height)-textHeight/2, "middle", c.x.label)
-	for _, v := range c.x.ticks() {
-		x := d.across(c.x.at(v))
-		d.line(x, d.top, x, d.bottom, "#dddddd")
-		d.text(x, d.bottom+textHeight, "middle", c.x.format(v))
-	}
-	if len(c.bars) > 0 {
-		c.drawBars(&d)
-	} else {
-		c.drawLines(&d)
-	}
-	d.line(d.left, d.bottom, d.right, d.bottom, "#000000")
-	d.line(d.left, d.top, d.left, d.bottom, "#000000")
-	d.printf("</svg>\n")
-	return d.String()
+// curves is a plot of lines over two logarithmic axes.
+type curves struct {
+	title string
+	x, y  axis
+	lines []series
 }
 
-func (c *chart) drawBars(d *drawing) {
-	step := (d.bottom - d.top) / float64(len(c.bars))
-	for i, b := range c.bars {
-		top := d.top + float64(i)*step
-		d.printf(`<rect x="%.1f" y="%.1f" width="%.1f" height="%.1f" fill="%s"/>`,
-			d.left, top+step*0.2, d.across(c.x.at(b.value))-d.left, step*0.6, colourOf(b.colour))
-		d.text(d.left-margin/2, top+step/2+4, "end", b.name)
-	}
-}
-
-func (c *chart) drawLines(d *drawing) {
-	for _, v := range c.y.ticks() {
-		y := d.up(c.y.at(v))
-		d.line(d.left, y, d.right, y, "#dddddd")
-		d.text(d.left-margin/2, y+4, "end", c.y.format(v))
-	}
-	d.printf(`<text x="%d" y="%.1f" text-anchor="middle" transform="rotate(-90 %[1]d %.1[2]f)">%s</text>`,
-		textHeight, (d.top+d.bottom)/2, html.EscapeString(c.y.label))
-	for i, l := range c.lines {
-		var path, dots strings.Builder
-		for _, p := range l.points {
-			x, y := d.across(c.x.at(p.x)), d.up(c.y.at(p.y))
-			fmt.Fprintf(&path, "%.1f,%.1f ", x, y)
-			fmt.Fprintf(&dots, `<circle cx="%.1f" cy="%.1f" r="2.5"/>`, x, y)
-		}
-		dashes := ""
+func (c *curves) svg() (string, error) {
+	ch := blank(c.title, &c.x, lineChart)
+	ch.YAxis.Name, ch.YAxis.Ticks, ch.YAxis.GridMajorStyle = c.y.label, c.y.ticks(), ch.XAxis.GridMajorStyle
+	for _, l := range c.lines {
+		s := chartdraw.ContinuousSeries{Name: l.name}
+		s.Style = chartdraw.Style{StrokeColor: colourOf(l.colour), StrokeWidth: 2, DotColor: colourOf(l.colour), DotWidth: 2.5}
 		if l.dashed {
-			dashes = ` stroke-dasharray="5 4"`
+			s.Style.StrokeDashArray = []float64{5, 4}
 		}
-		row := d.top + float64(i+1)*textHeight
-		d.printf(`<g fill="%s" stroke="%[1]s"><g fill="none" stroke-width="2"%s><polyline points="%s"/><path d="M%.1f %.1fh24"/></g>%s</g>`,
-			colourOf(l.colour), dashes, strings.TrimSpace(path.String()), d.left+margin/2, row-4, dots.String())
-		d.text(d.left+margin/2+30, row, "start", l.name)
+		for _, p := range l.points {
+			s.XValues, s.YValues = append(s.XValues, math.Log10(p.x)), append(s.YValues, math.Log10(p.y))
+		}
+		ch.Series = append(ch.Series, s)
+	}
+	ch.Elements = []chartdraw.Renderable{func(r chartdraw.Renderer, field chartdraw.Box, _ chartdraw.Style) { legend(r, field, ch.Series) }}
+	return draw(ch)
+}
+
+// legend names the lines, closer together than the library's legend does: there may be ten.
+func legend(r chartdraw.Renderer, field chartdraw.Box, lines []chartdraw.Series) {
+	const row, stroke = 16, 24
+	chartdraw.Style{FontStyle: text}.WriteTextOptionsToRenderer(r)
+	for i, l := range lines {
+		x, y := field.Left+8, field.Top+(i+1)*row
+		r.Text(l.GetName(), x+stroke+6, y)
+		style := l.GetStyle()
+		style.WriteDrawingOptionsToRenderer(r)
+		r.MoveTo(x, y-5)
+		r.LineTo(x+stroke, y-5)
+		r.Stroke()
 	}
 }
 
-// box is the field between the axes.
-type box struct{ left, top, right, bottom float64 }
-
-func (b *box) across(part float64) float64 { return b.left + part*(b.right-b.left) }
-func (b *box) up(part float64) float64     { return b.bottom - part*(b.bottom-b.top) }
-
-// drawing is SVG text that grows.
-type drawing struct {
-	strings.Builder
-	box
+// barChart has a bar that lies for each value, over a logarithmic axis.
+type barChart struct {
+	title string
+	x     axis
+	bars  []bar // from the top down
 }
 
-func (d *drawing) printf(format string, args ...any) { fmt.Fprintf(&d.Builder, format, args...) }
-
-func (d *drawing) line(x1, y1, x2, y2 float64, colour string) {
-	d.printf(`<path d="M%.1f %.1fL%.1f %.1f" stroke="%s"/>`, x1, y1, x2, y2, colour)
+// bar is one value.
+type bar struct {
+	name   string
+	colour int
+	value  float64
 }
 
-// text writes s at x, y; anchor is what of it is there: start, middle or end.
-func (d *drawing) text(x, y float64, anchor, s string) {
-	d.printf(`<text x="%.1f" y="%.1f" text-anchor="%s">%s</text>`, x, y, anchor, html.EscapeString(s))
+// svg draws the bars as thick lines: the library's own bars cannot begin elsewhere than at 0.
+func (c *barChart) svg() (string, error) {
+	ch := blank(c.title, &c.x, aroundBars+barHeight*len(c.bars))
+	top := float64(len(c.bars)) + 0.5
+	ch.YAxis.Ticks = []chartdraw.Tick{{Value: 0.5}}
+	for i := len(c.bars) - 1; i >= 0; i-- {
+		b, y := c.bars[i], float64(len(c.bars)-i)
+		ch.YAxis.Ticks = append(ch.YAxis.Ticks, chartdraw.Tick{Value: y, Label: b.name})
+		ch.Series = append(ch.Series, chartdraw.ContinuousSeries{
+			Style:   chartdraw.Style{StrokeColor: colourOf(b.colour), StrokeWidth: barHeight * 0.6},
+			XValues: []float64{math.Log10(c.x.low), math.Log10(b.value)}, YValues: []float64{y, y},
+		})
+	}
+	ch.YAxis.Ticks = append(ch.YAxis.Ticks, chartdraw.Tick{Value: top})
+	return draw(ch)
+}
+
+var (
+	text = chartdraw.FontStyle{FontSize: 10, FontColor: charts.ParseColor("#222222")} // points
+	grid = chartdraw.Style{StrokeColor: charts.ParseColor("#dddddd"), StrokeWidth: 1}
+)
+
+// blank is a plot without lines, over x; the other axis is on the left.
+func blank(title string, x *axis, height int) *chartdraw.Chart {
+	label := chartdraw.Style{FontStyle: text}
+	return &chartdraw.Chart{
+		Title: title, TitleStyle: label, Width: chartWidth, Height: height,
+		Background:     chartdraw.Style{Padding: chartdraw.NewBox(40, 20, 20, 10)},
+		XAxis:          chartdraw.XAxis{Name: x.label, NameStyle: label, Style: label, Ticks: x.ticks(), GridMajorStyle: grid},
+		YAxis:          chartdraw.YAxis{NameStyle: label, Style: label, AxisType: chartdraw.YAxisSecondary},
+		YAxisSecondary: chartdraw.YAxis{Style: chartdraw.Hidden()},
+	}
+}
+
+func draw(ch *chartdraw.Chart) (string, error) {
+	var b bytes.Buffer
+	err := ch.Render(chartdraw.SVG, &b)
+	return b.String(), err
 }

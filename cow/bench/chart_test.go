@@ -2,12 +2,16 @@ package bench
 
 import (
 	"encoding/xml"
+	"errors"
 	"fmt"
+	"io"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 )
 
-// Every plot is well-formed, and nothing is drawn beside the field between its axes.
+// Every plot is well-formed, names every peer once, and has all its points within the picture.
 func TestPlots(t *testing.T) {
 	rep := &Report{Peers: []string{"plain", "a < b"}}
 	for i, peer := range rep.Peers {
@@ -18,7 +22,16 @@ func TestPlots(t *testing.T) {
 			rep.Results = append(rep.Results, r)
 		}
 	}
-	plots := rep.plots()
+	plots, err := rep.plots()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if dir := os.Getenv("PLYFS_PLOTS"); dir != "" { // to look at them
+		if err := rep.WriteSVG(dir); err != nil {
+			t.Fatal(err)
+		}
+		t.Log(filepath.Glob(dir + "/*.svg"))
+	}
 	if len(plots) != 3 { // of times against size, times of the largest, space
 		t.Errorf("%d plots", len(plots))
 	}
@@ -27,26 +40,27 @@ func TestPlots(t *testing.T) {
 		d := xml.NewDecoder(strings.NewReader(p.svg))
 		for {
 			tok, err := d.Token()
-			if tok == nil {
-				if err.Error() != "EOF" {
+			if err != nil {
+				if !errors.Is(err, io.EOF) {
 					t.Errorf("%s: %v", p.name, err)
 				}
 				break
 			}
-			if text, ok := tok.(xml.CharData); ok && string(text) == "a < b" {
+			if text, ok := tok.(xml.CharData); ok && strings.TrimSpace(string(text)) == "a < b" {
 				names++
 			}
-			e, _ := tok.(xml.StartElement)
-			var list string
-			for _, a := range e.Attr {
-				if a.Name.Local == "points" {
-					list = a.Value
-				}
-			}
-			for _, pair := range strings.Fields(list) {
+			if e, ok := tok.(xml.StartElement); ok && e.Name.Local == "circle" {
 				var x, y float64
-				if _, err := fmt.Sscanf(pair, "%f,%f", &x, &y); err != nil || x < 40 || x > chartWidth || y < 0 || y > lineChart {
-					t.Errorf("%s: a point at %s, %v", p.name, pair, err)
+				for _, a := range e.Attr {
+					switch a.Name.Local {
+					case "cx":
+						fmt.Sscan(a.Value, &x)
+					case "cy":
+						fmt.Sscan(a.Value, &y)
+					}
+				}
+				if x < 40 || x > chartWidth || y < 40 || y > lineChart {
+					t.Errorf("%s: a point at %g, %g", p.name, x, y)
 				}
 				points++
 			}

@@ -23,7 +23,11 @@ func (rep *Report) WriteHTML(w io.Writer) error {
 		return err
 	}
 	page.Table, page.Targets = strings.TrimSuffix(text.String(), targets.String()), targets.String()
-	for _, p := range rep.plots() {
+	plots, err := rep.plots()
+	if err != nil {
+		return err
+	}
+	for _, p := range plots {
 		page.Plots = append(page.Plots, template.HTML(p.svg))
 	}
 	t, err := template.New("page").Parse(pageText) // here and not once: every start of plyfs would wait for it
@@ -38,7 +42,11 @@ func (rep *Report) WriteSVG(dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	for _, p := range rep.plots() {
+	plots, err := rep.plots()
+	if err != nil {
+		return err
+	}
+	for _, p := range plots {
 		if err := os.WriteFile(filepath.Join(dir, p.name+".svg"), []byte(p.svg), 0o644); err != nil {
 			return err
 		}

@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -13,11 +14,13 @@ import (
 type figure struct{ name, svg string }
 
 // plots draws what the report has enough results for.
-func (rep *Report) plots() []figure {
+func (rep *Report) plots() ([]figure, error) {
 	var out []figure
-	add := func(name string, c *chart) {
+	var errs []error
+	add := func(name string, c chart) {
 		if c != nil {
-			out = append(out, figure{name, c.svg()})
+			s, err := c.svg()
+			out, errs = append(out, figure{name, s}), append(errs, err)
 		}
 	}
 	curves, first := rep.shown()
@@ -40,7 +43,7 @@ func (rep *Report) plots() []figure {
 	} {
 		add(b.name, rep.bars(first, b.title, b.unit, b.value))
 	}
-	return out
+	return out, errors.Join(errs...)
 }
 
 // shown returns the groups of which there are curves, and the one of whose largest file there are bars: those of
@@ -87,8 +90,8 @@ func (rep *Report) points(group, peer string, value func(*Result) float64) []poi
 }
 
 // curve plots times against the size of the file; nil when no line has two points.
-func curve(title string, lines []series) *chart {
-	c := &chart{title: title,
+func curve(title string, lines []series) chart {
+	c := &curves{title: title,
 		x: axis{label: "size of the file", base: 4, format: sample.FormatBytes},
 		y: axis{label: "time", base: 10, format: sample.FormatDuration}}
 	for _, l := range lines {
@@ -114,7 +117,7 @@ func curve(title string, lines []series) *chart {
 }
 
 // thresholdPlot shows the two ways to copy a file up, with and without what completing it costs.
-func (rep *Report) thresholdPlot() *chart {
+func (rep *Report) thresholdPlot() chart {
 	const group = "whole or by range"
 	var lines []series
 	for i, way := range []struct{ peer, name string }{{"plyfs-copy", "copied whole"}, {"plyfs-range", "by range"}} {
@@ -138,14 +141,14 @@ func (rep *Report) thresholdPlot() *chart {
 }
 
 // bars plots one value per peer for the largest file of a group; nil if there is none.
-func (rep *Report) bars(group, title, unit string, value func(*Result) float64) *chart {
+func (rep *Report) bars(group, title, unit string, value func(*Result) float64) chart {
 	largest := int64(0)
 	for _, r := range rep.Results {
 		if r.Case.Group == group {
 			largest = max(largest, r.Case.Size)
 		}
 	}
-	c := &chart{title: title, x: axis{label: unit, base: 10, format: func(v float64) string { return fmt.Sprintf("%g", v) }}}
+	c := &barChart{title: title, x: axis{label: unit, base: 10, format: func(v float64) string { return fmt.Sprintf("%g", v) }}}
 	for _, r := range rep.Results {
 		if r.Case.Group == group && r.Case.Size == largest && r.Latency.N > 0 && value(r) > 0 {
 			c.bars = append(c.bars, bar{r.Peer, rep.colour(r.Peer), value(r)})
@@ -157,5 +160,6 @@ func (rep *Report) bars(group, title, unit string, value func(*Result) float64) 
 	}
 	// A bar of an axis that has no zero begins at the power of ten below all.
 	c.x.low = math.Pow(10, math.Floor(math.Log10(c.x.low)))
+	c.x.high = max(c.x.high, c.x.low*10)
 	return c
 }
