@@ -85,7 +85,7 @@ func (u *Custom) one(pattern string, size, asked, off int64, depth, jobs int) (C
 			return c, fmt.Errorf("random: a file of %s has no block of 4 KiB", inBytes(size))
 		}
 		each, c.change = n*4*kib, randomWrites(size, int(n))
-		c.Group = fmt.Sprintf("%d random writes of 4 KiB", n)
+		c.Group = "random writes of 4 KiB, " + inBytes(each)
 	case "truncate":
 		c.change = truncateTo(off)
 		c.Group = "truncate to " + inBytes(off)

@@ -58,7 +58,7 @@ const pageText = `<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>What copy-up costs</title>
 <style>
 body { font: 16px/1.5 sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
-figure { margin: 1.5rem 0 } svg { max-width: 100%; height: auto }
+figure { margin: 1.5rem 0 } svg { width: 100%; height: auto }
 pre { overflow-x: auto; font-size: 13px; background: #f6f6f6; padding: 1rem }
 </style></head><body>
 <h1>What copy-up costs</h1>

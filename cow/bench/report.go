@@ -35,7 +35,7 @@ var quantities = []struct {
 	cell  func(*Result) string
 }{
 	{"time per file, median", func(r *Result) string { return sample.FormatDuration(r.Latency.Median) }},
-	{"spread of that: distance of the quartiles, of the median", func(r *Result) string {
+	{"spread (of the quartiles)", func(r *Result) string {
 		if r.Latency.N < 2 {
 			return ""
 		}
