@@ -65,6 +65,12 @@ type (
 	Outdater[N Node] interface {
 		Outdated(n N) bool
 	}
+	// Splicer names the file that has all the data of n, at the same offsets, for READs that
+	// go by splice(2); a negative descriptor where there is none. It stays open until done is called.
+	Splicer[N Node] interface {
+		Source(n N) (fd int, done func())
+	}
+
 	// Quiet reads for those who opened with O_NOATIME.
 	Quiet[N Node] interface {
 		ReadQuiet(n N, p []byte, off int64) (int, error)

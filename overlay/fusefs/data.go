@@ -19,6 +19,9 @@ func (s *session[N]) read(r *request, n N) unix.Errno {
 	readAt := s.fs.ReadAt
 	if q, ok := s.fs.(Quiet[N]); ok && in.Flags&unix.O_NOATIME != 0 {
 		readAt = q.ReadQuiet
+	} else if x, ok := s.fs.(Splicer[N]); ok && size >= spliceFrom && s.splice(r, x, n, size, int64(in.Offset)) {
+		r.silent = true
+		return 0
 	}
 	got, err := readAt(n, r.out[:size], int64(in.Offset))
 	if err != nil {

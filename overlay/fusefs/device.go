@@ -60,6 +60,8 @@ type worker struct {
 	attr    Attr
 	entries [entryBatch]Entry
 
+	pipe pipe
+
 	yielded time.Time // see yield
 	rounds  int       // see surplus
 
@@ -81,7 +83,10 @@ func newWorker(c *conn) (*worker, error) {
 	return w, nil
 }
 
-func (w *worker) free() { _ = unix.Munmap(w.mem) }
+func (w *worker) free() {
+	w.pipe.close()
+	_ = unix.Munmap(w.mem)
+}
 
 // run serves until the kernel ends the connection. It returns nil for an unmount.
 func (c *conn) run() error {

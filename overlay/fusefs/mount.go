@@ -177,14 +177,13 @@ func unmount(path string, lazy bool) error {
 	return nil
 }
 
-// tuneDevice raises the read-ahead of the mount to the size of a request: the
-// kernel starts every FUSE mount with 128 KiB. It needs root and sysfs, and
-// is worth no error.
+// tuneDevice raises the read-ahead of the mount: the kernel starts every FUSE
+// mount with 128 KiB. It needs root and sysfs, and is worth no error.
 func tuneDevice(path string) {
 	var st unix.Statx_t
 	if unix.Statx(unix.AT_FDCWD, path, unix.AT_STATX_DONT_SYNC, unix.STATX_BASIC_STATS, &st) != nil {
 		return
 	}
 	file := fmt.Sprintf("/sys/class/bdi/%d:%d/read_ahead_kb", st.Dev_major, st.Dev_minor)
-	_ = os.WriteFile(file, []byte(strconv.Itoa(maxIO>>10)), 0)
+	_ = os.WriteFile(file, []byte(strconv.Itoa(readAhead>>10)), 0)
 }
