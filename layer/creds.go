@@ -8,9 +8,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// spin lets somebody else run, in a wait that is always short.
-func spin() { runtime.Gosched() }
-
 // capabilities are those this process has effective; read once.
 var capabilities = sync.OnceValue(func() (data [2]unix.CapUserData) {
 	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}

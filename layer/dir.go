@@ -115,14 +115,22 @@ func (d *Dir) reach() (int, error) {
 	d.open.Lock()
 	defer d.open.Unlock()
 	for {
-		if d.pin() {
-			return int(d.fd), nil
-		}
-		if d.state.Load() == 0 {
+		s := d.state.Load()
+		if s == 0 {
 			break
 		}
-		// Forgotten while others use it: they close the old descriptor.
-		spin()
+		if s >= held {
+			if d.pin() {
+				return int(d.fd), nil
+			}
+			continue
+		}
+		// Forgotten while others use it: it is kept after all. To wait for them would keep Cache.tree
+		// from one of them that renames.
+		if d.state.CompareAndSwap(s, s+held+1) {
+			d.tree.cache.opened(d)
+			return int(d.fd), nil
+		}
 	}
 	if d.parent == nil {
 		return -1, unix.EBADF // the root of a closed tree
@@ -203,22 +211,24 @@ func (c *Cache) opened(d *Dir) {
 	}
 }
 
-// Rename runs rename, which renames d to name in parent, while no directory is being
-// opened by way of it, and notes the new place if it returns nil.
-func (c *Cache) Rename(d, parent *Dir, name string, rename func() error) error {
+// Moved says where a directory is after a rename: name in Parent.
+type Moved struct {
+	Dir, Parent *Dir
+	Name        string
+}
+
+// Rename runs rename while no directory is being opened by way of those that it moves, and notes where they
+// are if it returns nil. Nil directories do not count.
+func (c *Cache) Rename(rename func() error, moved ...Moved) error {
 	c.tree.Lock()
 	defer c.tree.Unlock()
 	if err := rename(); err != nil {
 		return err
 	}
-	d.parent, d.name = parent, name
+	for _, m := range moved {
+		if m.Dir != nil {
+			m.Dir.parent, m.Dir.name = m.Parent, m.Name
+		}
+	}
 	return nil
-}
-
-// Move notes that d was renamed to name in parent.
-func (d *Dir) Move(parent *Dir, name string) {
-	c := d.tree.cache
-	c.tree.Lock()
-	defer c.tree.Unlock()
-	d.parent, d.name = parent, name
 }

@@ -105,6 +105,30 @@ func TestDirPinned(t *testing.T) {
 	}
 }
 
+// Whoever uses a directory that was forgotten meanwhile does not keep others waiting for it.
+func TestDirForgottenInUse(t *testing.T) {
+	tree, dir := openTree(t, 0, TreeOptions{})
+	if err := os.Mkdir(filepath.Join(dir, "a"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	a := tree.Root.Child("a")
+	first, err := a.FD()
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.Forget()
+	second, err := a.FD() // would wait for ever
+	if err != nil || second != first {
+		t.Errorf("%d, %v; was %d", second, err, first)
+	}
+	a.Done()
+	a.Done()
+	a.Forget()
+	if _, err := unix.FcntlInt(uintptr(first), unix.F_GETFD, 0); err != unix.EBADF {
+		t.Errorf("the descriptor of a directory that nobody uses: %v", err)
+	}
+}
+
 // After a rename a directory is reached by its new name.
 func TestDirRename(t *testing.T) {
 	tree, dir := openTree(t, 0, TreeOptions{})
@@ -115,9 +139,9 @@ func TestDirRename(t *testing.T) {
 	}
 	a, b := tree.Root.Child("a"), tree.Root.Child("b")
 	sub := a.Child("sub")
-	err := tree.cache.Rename(a, b, "new", func() error {
+	err := tree.cache.Rename(func() error {
 		return os.Rename(filepath.Join(dir, "a"), filepath.Join(dir, "b/new"))
-	})
+	}, Moved{a, b, "new"}, Moved{})
 	if err != nil || sub.Path() != "b/new/sub" {
 		t.Fatalf("%v, %s", err, sub.Path())
 	}
@@ -126,7 +150,7 @@ func TestDirRename(t *testing.T) {
 	} else {
 		sub.Done()
 	}
-	if err := tree.cache.Rename(a, b, "other", func() error { return unix.EXDEV }); err != unix.EXDEV || a.Path() != "b/new" {
+	if err := tree.cache.Rename(func() error { return unix.EXDEV }, Moved{a, b, "other"}); err != unix.EXDEV || a.Path() != "b/new" {
 		t.Errorf("a rename that failed: %v, %s", err, a.Path())
 	}
 }

@@ -241,7 +241,7 @@ func (fs *FS) renameLocked(old, to *side, flags uint32) error {
 		if err := fs.markMoved(to, old); err != nil {
 			return err
 		}
-		if err := layer.Rename(old.fd, old.name, to.fd, to.name, unix.RENAME_EXCHANGE); err != nil {
+		if err := fs.renameUpper(old, to, unix.RENAME_EXCHANGE); err != nil {
 			return err
 		}
 		fs.swapped(old, to)
@@ -316,7 +316,7 @@ func (fs *FS) move(old, to *side, asked bool) error {
 	case white && fs.can.RenameWhiteout:
 		flags = unix.RENAME_WHITEOUT
 	}
-	if err := layer.Rename(old.fd, old.name, to.fd, to.name, flags); err != nil {
+	if err := fs.renameUpper(old, to, flags); err != nil {
 		if victim != nil {
 			fs.takeBack(victim, to.up, to.name, to.has)
 		}

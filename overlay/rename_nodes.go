@@ -1,12 +1,32 @@
 package overlay
 
+import (
+	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/layer"
+)
+
+// renameUpper renames in the upper. Nobody opens a directory that moves, or one below it, while it is elsewhere
+// than was noted.
+func (fs *FS) renameUpper(old, to *side, flags uint) error {
+	rename := func() error { return layer.Rename(old.fd, old.name, to.fd, to.name, flags) }
+	var moved [2]layer.Moved
+	if old.n.d != nil {
+		moved[0] = layer.Moved{Dir: old.n.d.upper.Load(), Parent: to.up, Name: to.name}
+	}
+	if flags&unix.RENAME_EXCHANGE != 0 && to.n != nil && to.n.d != nil {
+		moved[1] = layer.Moved{Dir: to.n.d.upper.Load(), Parent: old.up, Name: old.name}
+	}
+	if moved[0].Dir == nil && moved[1].Dir == nil {
+		return rename()
+	}
+	return fs.cache.Rename(rename, moved[:]...)
+}
+
 // relocate notes where the object of n is after it moved from one place to the other.
 func (fs *FS) relocate(n *Node, from, to *side) {
 	if n.anchor < 0 && n.dir == from.up && n.real == from.name {
 		n.dir, n.real = to.up, to.name
-	}
-	if n.d != nil {
-		n.d.upper.Load().Move(to.up, to.name)
 	}
 }
 
