@@ -8,8 +8,9 @@ import (
 )
 
 // adopt returns the node for what find saw under a name of parent, new or already
-// known by another name, with one more reference. parent.d.names is held.
-func (fs *FS) adopt(parent *Node, name string, f *found) (*Node, error) {
+// known by another name, with one more reference; nil if that may not be so any more, as FS.altered is
+// not what it was before. parent.d.names is held.
+func (fs *FS) adopt(parent *Node, name string, f *found, seen uint64) (*Node, error) {
 	typ := uint32(f.st.Mode) & unix.S_IFMT
 	n := &Node{typ: typ, parent: parent, name: name, refs: 1, dir: f.dir, real: f.name, anchor: -1}
 	n.ino.Store(f.ino)
@@ -34,7 +35,7 @@ func (fs *FS) adopt(parent *Node, name string, f *found) (*Node, error) {
 			n.more().blocks = blocks
 		}
 	}
-	return fs.enter(n, key), nil
+	return fs.enter(n, key, &seen), nil
 }
 
 func (fs *FS) adoptDirectory(n *Node, f *found) {
@@ -104,8 +105,9 @@ func (fs *FS) adoptLink(n *Node, f *found) (linkKey, bool, error) {
 }
 
 // enter puts a new node into the table, unless the name, or the inode by another
-// name, is there already.
-func (fs *FS) enter(n *Node, key *linkKey) *Node {
+// name, is there already. It returns nil if FS.altered is not what was seen, with seen not nil: then n may
+// be out of date, and the node that knew better forgotten.
+func (fs *FS) enter(n *Node, key *linkKey, seen *uint64) *Node {
 	t := &fs.nodes
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -129,6 +131,11 @@ func (fs *FS) enter(n *Node, key *linkKey) *Node {
 			parent.refs++
 			return old
 		}
+	}
+	if seen != nil && fs.altered.Load() != *seen {
+		return nil
+	}
+	if key != nil {
 		n.links = &links{key: *key}
 		t.links[*key] = n
 	}

@@ -244,6 +244,7 @@ func (fs *FS) commitUp(n, parent *Node, up *layer.Dir, name string, staged *cow.
 		n.more().blocks = lower.Blocks
 	}
 	n.dir, n.real = up, name
+	fs.altered.Add(1)
 	if entry != "" {
 		fs.countStaged(n, entry, lower)
 	} else if lower.Nlink > 1 {
@@ -338,6 +339,7 @@ func (fs *FS) completeMeta(c *Caller, n *Node, w need, waited time.Duration) err
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.x.dataDir = nil
+	fs.altered.Add(1)
 	fs.files.evict(n)
 	return nil
 }
@@ -368,6 +370,9 @@ func (fs *FS) upDirFor(c *Caller, n *Node, cause cow.Cause) (*layer.Dir, error) 
 	defer n.mu.Unlock()
 	if u := n.d.upper.Load(); u != nil {
 		return u, nil
+	}
+	if p, _ := fs.viewPlace(n); p == nil { // removed meanwhile; it cannot have been renamed
+		return nil, unix.ENOENT
 	}
 	src := cow.Source{Dir: n.dir, Name: n.real, Path: fs.Path(n)}
 	lfd, err := n.dir.FD()
@@ -401,6 +406,7 @@ func (fs *FS) upDirFor(c *Caller, n *Node, cause cow.Cause) (*layer.Dir, error) 
 		return nil, err
 	}
 	restoreTimes(fd, &before)
+	fs.altered.Add(1)
 	u := up.Child(name)
 	n.dir, n.real = up, name
 	n.upper.Store(true)

@@ -126,7 +126,7 @@ func (fs *FS) born(parent *Node, up *layer.Dir, fd int, name string, a *Attr) (*
 		n.d.upper.Store(up.Child(name))
 	}
 	fs.indexAdd(parent, name, a.Ino, uint8(typ>>12))
-	n = fs.enter(n, nil)
+	n = fs.enter(n, nil, nil)
 	fs.present(n, a)
 	return n, nil
 }
@@ -249,6 +249,7 @@ func (fs *FS) hasDefaultACL(n *Node) bool {
 		p.done()
 	}
 	n.mu.RUnlock()
+	fs.crash("access list read")
 	n.d.defaultACL.CompareAndSwap(known, known|state)
 	return state == aclPresent
 }

@@ -48,6 +48,10 @@ type FS struct {
 	// needs two directories of the view to stay in place takes it before their locks.
 	renames sync.Mutex
 
+	// altered counts what changes the upper under a node without the lock on its directory's names: a
+	// copy-up, a further name, a link count. A lookup that overlaps with one makes no node.
+	altered atomic.Uint64
+
 	white    whiteouts
 	temp     atomic.Uint64
 	settle   settling
@@ -59,7 +63,7 @@ type FS struct {
 	closers       []io.Closer
 	made          []func() // take away the directories this mount made, if empty; in New and Discard only
 	unused        bool     // see Discard
-	// crashAt is nil outside tests, which look there at what a kill would leave.
+	// crashAt is nil outside tests, which look there at what a kill would leave, or what a race would do.
 	crashAt func(step string)
 }
 
@@ -101,10 +105,14 @@ func Errno(err error) unix.Errno {
 	return unix.EIO
 }
 
+// cachedDirs is how many descriptors of directories are kept; 0 for what the limit of open files suggests.
+// Tests keep few.
+var cachedDirs = 0
+
 // New opens the layers of cfg and prepares the upper. When it fails, what it made is
 // taken away again.
 func New(cfg Config) (_ *FS, err error) {
-	fs := &FS{cfg: cfg, cache: layer.NewCache(0), bus: cow.NewBus()}
+	fs := &FS{cfg: cfg, cache: layer.NewCache(cachedDirs), bus: cow.NewBus()}
 	fs.nodes.init()
 	fs.files.init(fs)
 	fs.ups.init()

@@ -287,6 +287,7 @@ func (fs *FS) linkedAs(n, parent *Node, up *layer.Dir, fd int, name string, a *A
 	if n.ino.Load() != fs.viewIno(fs.upper, st.Ino) {
 		fs.markImpure(parent.d)
 	}
+	fs.altered.Add(1)
 	t := &fs.nodes
 	t.mu.Lock()
 	if n.parent == nil {

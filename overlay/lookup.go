@@ -61,14 +61,22 @@ func (fs *FS) lookupLocked(parent *Node, name string, a *Attr) (*Node, error) {
 		*f = found{}
 		founds.Put(f)
 	}()
-	if err := fs.find(parent, name, f); err != nil {
-		return nil, err
+	var n *Node
+	for n == nil {
+		*f = found{}
+		seen := fs.altered.Load()
+		if err := fs.find(parent, name, f); err != nil {
+			return nil, err
+		}
+		var err error
+		if n, err = fs.adopt(parent, name, f, seen); err != nil {
+			return nil, err
+		}
 	}
-	n, err := fs.adopt(parent, name, f)
-	if err != nil {
-		return nil, err
-	}
-	if n.upper.Load() != f.upper || n.x != nil || n.typ == unix.S_IFDIR {
+	n.mu.RLock()
+	asFound := n.upper.Load() == f.upper && n.x == nil && n.typ != unix.S_IFDIR
+	n.mu.RUnlock()
+	if !asFound {
 		if err := fs.Getattr(n, a); err != nil {
 			fs.unref(n, 1)
 			return nil, err

@@ -44,6 +44,7 @@ func (fs *FS) countStaged(n *Node, entry string, lower *Attr) {
 	if err == nil {
 		fs.crash("named")
 		err = fs.writeNlink(p.fd, p.name, whiteout.Nlink{FromUpper: true, Diff: x.diff})
+		fs.altered.Add(1)
 		p.done()
 	}
 	if err != nil { // right until the upper inode gets or loses a name
@@ -84,6 +85,7 @@ func (fs *FS) materialise(s *side) error {
 		return err
 	}
 	n.x.diff = diff - 1
+	fs.altered.Add(1)
 	if n.dir == fs.indexd {
 		n.dir, n.real = s.up, s.name
 		n.loose.Store(false)
