@@ -35,10 +35,12 @@ test-unit:
 test-mount: build
 	$(GO) test -race -count=1 -timeout 15m ./integration/...
 
-# A Debian root filesystem, Podman and Buildah on plyfs: minutes, root and a network.
+# A Debian root filesystem, Podman and Buildah on plyfs, and the stations of the note with a Debian system as the
+# image: minutes, root and a network.
 test-real: build
 	@.ci/install real
-	PLYFS_REAL=1 $(GO) test -count=1 -timeout 25m -run 'Real' -v ./integration/...
+	PLYFS_REAL=1 $(GO) test -count=1 -timeout 25m -run 'Real' -v $$($(GO) list ./integration/... | grep -v /note)
+	PLYFS_REAL=1 $(GO) test -count=1 -timeout 10m -v ./integration/note
 
 # BENCHFLAGS=--quick for a look; go run ./integration/bench --help for the rest.
 bench: build

@@ -56,7 +56,7 @@ func killSSHFS(t *testing.T, at string) {
 	}
 }
 
-func TestSourceSSHFSReal(t *testing.T) {
+func TestSourceSSHFS(t *testing.T) {
 	l := harness.NewLayers(t, graftImage)
 	far := source(t, l, "far", "f conf v1\nd dir")
 	at := harness.SSHFS(t, far)

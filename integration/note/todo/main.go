@@ -1,8 +1,17 @@
 // Command todo keeps a list in /data: the small application of the note's story.
+//
+//	todo                   print the list
+//	todo add TEXT          a further line
+//	todo serve             the list by HTTP: GET reads it, POST adds the body; prints its address
+//	todo cat FILE, todo ls DIR, todo write FILE TEXT
 package main
 
 import (
+	"context"
 	"fmt"
+	"io"
+	"net"
+	"net/http"
 	"os"
 	"os/signal"
 	"strings"
@@ -20,18 +29,14 @@ func main() {
 
 func run(args []string) error {
 	switch {
+	case len(args) == 0:
+		return show(os.Stdout, list)
 	case len(args) > 1 && args[0] == "add":
-		f, err := os.OpenFile(list, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		_, err = fmt.Fprintln(f, strings.Join(args[1:], " "))
-		return err
+		return add(strings.Join(args[1:], " "))
+	case len(args) == 1 && args[0] == "serve":
+		return serve()
 	case len(args) == 2 && args[0] == "cat":
-		b, err := os.ReadFile(args[1])
-		fmt.Print(string(b))
-		return err
+		return show(os.Stdout, args[1])
 	case len(args) == 3 && args[0] == "write":
 		return os.WriteFile(args[1], []byte(args[2]), 0o644)
 	case len(args) == 2 && args[0] == "ls":
@@ -41,13 +46,52 @@ func run(args []string) error {
 		}
 		return err
 	}
-	if len(args) == 1 && args[0] == "serve" {
-		ask := make(chan os.Signal, 1)
-		signal.Notify(ask, syscall.SIGTERM)
-		<-ask
-		return nil
+	return fmt.Errorf("what is %q?", args)
+}
+
+func show(to io.Writer, path string) error {
+	b, err := os.ReadFile(path)
+	if err == nil {
+		_, err = to.Write(b)
 	}
-	b, err := os.ReadFile(list)
-	fmt.Print(string(b))
 	return err
+}
+
+func add(text string) error {
+	f, err := os.OpenFile(list, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = fmt.Fprintln(f, text)
+	return err
+}
+
+// serve serves the list until it is asked to end.
+func serve() error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	fmt.Printf("http://%s/\n", l.Addr())
+	go func() { _ = http.Serve(l, http.HandlerFunc(answer)) }()
+	<-ctx.Done()
+	return nil
+}
+
+func answer(w http.ResponseWriter, r *http.Request) {
+	var err error
+	if r.Method == http.MethodPost {
+		var body []byte
+		if body, err = io.ReadAll(r.Body); err == nil {
+			err = add(string(body))
+		}
+	} else {
+		err = show(w, list)
+	}
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+	}
 }
