@@ -163,7 +163,11 @@ func (l *loadFlags) add(ctx context.Context, s *store.Store, in *image.Image, so
 		if len(names) > 0 {
 			name = strings.Join(names, ", ")
 		}
-		fmt.Printf("%s  %s  %d layers, %s\n", name, store.ShortID(img.ID), len(img.Layers), bytesText(img.Size))
+		layers := "1 layer"
+		if n := len(img.Layers); n != 1 {
+			layers = fmt.Sprintf("%d layers", n)
+		}
+		fmt.Printf("%s  %s  %s, %s\n", name, store.ShortID(img.ID), layers, bytesText(img.Size))
 	}
 	return img, nil
 }

@@ -12,7 +12,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/spf13/pflag"
 
@@ -52,10 +55,23 @@ func main() {
 	os.Exit(exitFailed)
 }
 
-// oneLine keeps a file name with a line break in it from looking like a second
-// message.
+// oneLine keeps a name with a line break in it from looking like a second message, and what an image says from
+// speaking to the terminal: control characters are printed as Go writes them.
 func oneLine(s string) string {
-	return strings.NewReplacer("\n", `\n`, "\r", `\r`).Replace(s)
+	if strings.IndexFunc(s, unicode.IsControl) < 0 {
+		return s
+	}
+	var b strings.Builder
+	for len(s) > 0 {
+		r, n := utf8.DecodeRuneInString(s)
+		if unicode.IsControl(r) {
+			b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
+		} else {
+			b.WriteString(s[:n]) // not r: a name need not be text
+		}
+		s = s[n:]
+	}
+	return b.String()
 }
 
 func dispatch(argv []string) error {

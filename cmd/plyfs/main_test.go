@@ -127,3 +127,18 @@ func TestOptionsHelpNamesEverything(t *testing.T) {
 		}
 	}
 }
+
+// What a name or an image says stays in its line, and says nothing to the terminal.
+func TestOneLine(t *testing.T) {
+	for in, want := range map[string]string{
+		"plain äöü":             "plain äöü",
+		"two\nlines\r":          `two\nlines\r`,
+		"\x1b]0;title\a\tx\x7f": `\x1b]0;title\a\tx\x7f`,
+		"c1 \u009b31m":          `c1 \u009b31m`,
+		"no text \xff\n\xfe":    "no text \xff\\n\xfe",
+	} {
+		if got := oneLine(in); got != want {
+			t.Errorf("%q: %q, want %q", in, got, want)
+		}
+	}
+}

@@ -43,6 +43,10 @@ func (p *progress) at(done, total int64) {
 		fmt.Fprintf(p.out, "plyfs: %s: %s of %s\n", p.what, bytesText(done), bytesText(total))
 		return
 	}
+	if now.Sub(p.last) < 50*time.Millisecond {
+		return // faster than anybody looks
+	}
+	p.last = now
 	fmt.Fprint(p.out, "\r", bar(p.what, done, total, p.width), "\x1b[K")
 	p.drawn = true
 }

@@ -36,7 +36,11 @@ func Pull(ctx context.Context, ref string, o PullOptions) (*Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &registryBlobs{repo: r.Context(), options: []remote.Option{remote.WithAuthFromKeychain(authn.DefaultKeychain), remote.WithUserAgent("plyfs")}}
+	who, err := credentials(r.Context())
+	if err != nil {
+		return nil, fmt.Errorf("%s: credentials for %s: %w", ref, r.Context().RegistryStr(), err)
+	}
+	b := &registryBlobs{repo: r.Context(), who: who, options: []remote.Option{remote.WithAuth(who), remote.WithUserAgent("plyfs")}}
 	top, err := remote.Get(r, b.with(ctx)...)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", ref, b.explain(err))
@@ -54,9 +58,20 @@ func Pull(ctx context.Context, ref string, o PullOptions) (*Source, error) {
 	return &Source{Kind: Registry, Images: []*Image{img}}, nil
 }
 
+// credentials looks for what to show to the registry of a repository; a helper is asked once.
+func credentials(repo name.Repository) (authn.Authenticator, error) {
+	who, err := authn.DefaultKeychain.Resolve(repo)
+	if err != nil {
+		// It asks for the repository first, which is the default store's; the registry may have a helper of its own.
+		who, err = authn.DefaultKeychain.Resolve(repo.Registry)
+	}
+	return who, err
+}
+
 // registryBlobs are those of a repository.
 type registryBlobs struct {
 	repo    name.Repository
+	who     authn.Authenticator
 	options []remote.Option
 }
 
@@ -71,11 +86,7 @@ func (b *registryBlobs) explain(err error) error {
 		return err
 	}
 	host := b.repo.RegistryStr()
-	who, e := authn.DefaultKeychain.Resolve(b.repo)
-	switch {
-	case e != nil:
-		return fmt.Errorf("credentials for %s: %w", host, e)
-	case who == authn.Anonymous:
+	if b.who == authn.Anonymous {
 		return fmt.Errorf("%s wants credentials, and there are none: docker login and podman login write them down", host)
 	}
 	return fmt.Errorf("%s refuses the credentials that docker login or podman login wrote down (status %d)", host, refused.StatusCode)

@@ -45,6 +45,9 @@ func ParseName(name string) (string, error) {
 			if short, ok := strings.CutPrefix(repo, "library/"); ok && !strings.Contains(short, "/") {
 				repo = short
 			}
+			if hasHost(strings.Split(repo, "/")) { // without docker.io it would be elsewhere
+				repo = "docker.io/" + repo
+			}
 			break
 		}
 	}
@@ -52,7 +55,7 @@ func ParseName(name string) (string, error) {
 		return bad("too short or too long")
 	}
 	parts := strings.Split(repo, "/")
-	if len(parts) > 1 && (strings.ContainsAny(parts[0], ".:") || parts[0] == "localhost" || strings.ToLower(parts[0]) != parts[0]) {
+	if hasHost(parts) {
 		if !hostForm().MatchString(parts[0]) {
 			return bad("its first part is no host")
 		}
@@ -64,6 +67,11 @@ func ParseName(name string) (string, error) {
 		}
 	}
 	return repo + ":" + tag, nil
+}
+
+// hasHost reports whether the first part of a name is a host, by Docker's rule.
+func hasHost(parts []string) bool {
+	return len(parts) > 1 && (strings.ContainsAny(parts[0], ".:") || parts[0] == "localhost" || strings.ToLower(parts[0]) != parts[0])
 }
 
 // names is images/names.json: the id each name means.

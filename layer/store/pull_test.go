@@ -2,14 +2,11 @@ package store
 
 import (
 	"encoding/base64"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"strings"
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/authn"
-	"github.com/google/go-containerregistry/pkg/registry"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
 	"github.com/plyfs/plyfs/layer/image"
@@ -18,21 +15,11 @@ import (
 
 // Credentials are those of Docker's configuration; without the right ones the error is one line that says so.
 func TestPullCredentials(t *testing.T) {
-	plain := registry.New()
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if user, password, ok := r.BasicAuth(); !ok || user != "ann" || password != "secret" {
-			w.Header().Set("WWW-Authenticate", `Basic realm="test"`)
-			http.Error(w, "go\naway", http.StatusUnauthorized)
-			return
-		}
-		plain.ServeHTTP(w, r)
-	}))
-	defer server.Close()
-	host := strings.TrimPrefix(server.URL, "http://")
+	host := imagetest.Registry(t, "ann", "secret")
 	ref := host + "/team/app:v1"
 	dir := tempDir(t)
 	imagetest.WriteLayout(t, dir+"/in", app("app:v1", "gzip"))
-	push(t, dir+"/in", ref, remote.WithAuth(&authn.Basic{Username: "ann", Password: "secret"}))
+	imagetest.Push(t, dir+"/in", ref, remote.WithAuth(&authn.Basic{Username: "ann", Password: "secret"}))
 	t.Setenv("HOME", dir)
 	t.Setenv("REGISTRY_AUTH_FILE", dir+"/none")
 	t.Setenv("XDG_RUNTIME_DIR", dir)

@@ -1,17 +1,13 @@
 package store
 
 import (
-	"net/http/httptest"
 	"os"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/google/go-containerregistry/pkg/name"
-	"github.com/google/go-containerregistry/pkg/registry"
-	v1 "github.com/google/go-containerregistry/pkg/v1"
+
 	"github.com/google/go-containerregistry/pkg/v1/layout"
-	"github.com/google/go-containerregistry/pkg/v1/remote"
 
 	"github.com/plyfs/plyfs/layer/image"
 	"github.com/plyfs/plyfs/layer/image/imagetest"
@@ -71,31 +67,8 @@ func TestSave(t *testing.T) {
 	}
 }
 
-// push copies the image layout in dir to a registry.
-func push(t *testing.T, dir, ref string, options ...remote.Option) v1.ImageIndex {
-	t.Helper()
-	p, err := layout.FromPath(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	index, err := p.ImageIndex()
-	if err != nil {
-		t.Fatal(err)
-	}
-	tag, err := name.NewTag(ref)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := remote.WriteIndex(tag, index, options...); err != nil {
-		t.Fatal(err)
-	}
-	return index
-}
-
 func TestPull(t *testing.T) {
-	server := httptest.NewServer(registry.New())
-	defer server.Close()
-	host := strings.TrimPrefix(server.URL, "http://")
+	host := imagetest.Registry(t, "", "")
 	ref := host + "/team/app:v2"
 	dir := tempDir(t)
 	s := open(t)
@@ -104,7 +77,7 @@ func TestPull(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	index := push(t, dir+"/in", ref)
+	index := imagetest.Push(t, dir+"/in", ref)
 	other := open(t)
 	src, err := image.Pull(t.Context(), ref, image.PullOptions{})
 	if err != nil {

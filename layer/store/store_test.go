@@ -134,6 +134,7 @@ func TestParseName(t *testing.T) {
 		"index.docker.io/library/debian":  "debian:latest",
 		"docker.io/ann/app":               "ann/app:latest",
 		"localhost:5000/a/b:c":            "localhost:5000/a/b:c",
+		"index.docker.io/docker.io/a":     "docker.io/docker.io/a:latest",
 		"quay.io/x/y_z":                   "quay.io/x/y_z:latest",
 		"[::1]:5000/a":                    "[::1]:5000/a:latest",
 		"a/b/c/d":                         "a/b/c/d:latest",
