@@ -1,13 +1,9 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/plyfs/plyfs/cmd/plyfs/keeper"
 	"github.com/plyfs/plyfs/layer/image"
@@ -70,12 +66,11 @@ func viewOf(s *store.Store, c *store.Container) (session *keeper.Session, done f
 			return nil, nil, err
 		}
 	}
-	session, err = keeper.Dial(s.ContainerPath(c))
-	if err == nil {
-		return session, session.Close, nil
-	}
-	if !errors.Is(err, unix.ECONNREFUSED) && !errors.Is(err, fs.ErrNotExist) {
+	if session, err = dialLive(s, c); err != nil {
 		return nil, nil, err
+	}
+	if session != nil {
+		return session, session.Close, nil
 	}
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {

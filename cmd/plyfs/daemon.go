@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/plyfs/plyfs/cmd/plyfs/mountopt"
+	"github.com/plyfs/plyfs/layer/store/self"
 	"github.com/plyfs/plyfs/overlay/fusefs"
 )
 
@@ -71,7 +72,7 @@ func startDaemon(o *mountopt.Options) error {
 	signal.Notify(stop, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	defer signal.Stop(stop)
 	// Not os/exec, which first tries out in a process of its own what the kernel can do.
-	pid, err := syscall.ForkExec(ownProgram(), os.Args, attr)
+	pid, err := syscall.ForkExec(self.Program(), os.Args, attr)
 	theirs.Close()
 	if err != nil {
 		return fmt.Errorf("starting the daemon: %w", err)
@@ -107,24 +108,6 @@ func daemonEnv() []string {
 		env = append(env, "GOMAXPROCS="+strconv.Itoa(max(fusefs.MinProcs, runtime.NumCPU())))
 	}
 	return env
-}
-
-// ownProgram returns the path of this program: by name while that is still the same file, so that the
-// daemon shows under that name in ps(1) and top(1), else by the kernel's link to it.
-func ownProgram() string {
-	const link = "/proc/self/exe"
-	name, err := os.Executable()
-	if err != nil {
-		return link
-	}
-	own, err := os.Stat(link)
-	if err != nil {
-		return name // no /proc
-	}
-	if named, err := os.Stat(name); err == nil && os.SameFile(own, named) {
-		return name
-	}
-	return link
 }
 
 // readReport prints what the daemon says until it is ready, or has failed, or the

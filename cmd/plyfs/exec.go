@@ -1,16 +1,11 @@
 package main
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/plyfs/plyfs/cmd/plyfs/cell"
-	"github.com/plyfs/plyfs/cmd/plyfs/keeper"
 )
 
 var execCmd = command{
@@ -61,8 +56,8 @@ func runExec(c *command, args []string) error {
 	if *user != "" {
 		spec.User = *user
 	}
-	session, err := keeper.Dial(s.ContainerPath(box))
-	if errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist) {
+	session, err := dialLive(s, box)
+	if err == nil && session == nil {
 		return failedError{fmt.Errorf("container %s is not running; plyfs start %s runs it", box.Name, box.Name), exitFailed}
 	}
 	if err != nil {

@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
-	"strings"
 	"syscall"
 	"time"
 
@@ -16,7 +15,9 @@ import (
 	"github.com/plyfs/plyfs/cmd/plyfs/keeper"
 	"github.com/plyfs/plyfs/cmd/plyfs/mountopt"
 	"github.com/plyfs/plyfs/layer/store"
+	"github.com/plyfs/plyfs/layer/store/self"
 	"github.com/plyfs/plyfs/layer/store/userns"
+	"github.com/plyfs/plyfs/overlay"
 	"github.com/plyfs/plyfs/overlay/fusefs"
 	"github.com/plyfs/plyfs/overlay/graft"
 )
@@ -52,7 +53,7 @@ func startKeeper(s *store.Store, c *store.Container, files [3]*os.File, purpose 
 		return nil, err
 	}
 	defer theirs.Close()
-	cmd := exec.Command("/proc/self/exe")
+	cmd := exec.Command(self.Program())
 	cmd.Args = []string{"plyfs", keepName, s.Root(), c.Name, purpose}
 	cmd.Stderr = log
 	cmd.Dir = "/"
@@ -147,14 +148,14 @@ func prepareRun(s *store.Store, c *store.Container, img *store.Image, srv *servi
 	if srv.options, err = containerOptions(s, c, img); err != nil {
 		return err
 	}
-	tmp, err := addMountPoints(s, c, srv.options)
-	if err != nil {
+	srv.prepare = func(view *overlay.FS) (err error) {
+		k.Spec.Tmp, err = addMountPoints(s, c, srv.options, view)
 		return err
 	}
 	if k.Runtime, err = keeper.NewRuntime(c.Runtime, s.ContainerPath(c), c.ID); err != nil {
 		return err
 	}
-	k.Spec = &cell.Spec{Root: srv.mountpoint, Hostname: c.Hostname, Args: c.Args, Env: c.Env, Dir: c.Dir, User: c.User, Terminal: c.Terminal, Tmp: tmp}
+	k.Spec = &cell.Spec{Root: srv.mountpoint, Hostname: c.Hostname, Args: c.Args, Env: c.Env, Dir: c.Dir, User: c.User, Terminal: c.Terminal}
 	var mounted []string
 	for _, m := range c.Mounts {
 		mounted = append(mounted, m.Target)
@@ -254,5 +255,9 @@ func waitGone(s *store.Store, c *store.Container) error {
 			return err
 		}
 	}
-	return fmt.Errorf("container %s: its daemon neither answers nor ends; %s has its messages", c.Name, strings.TrimSpace(s.ContainerPath(c, "log")))
+	return silentError(s, c)
+}
+
+func silentError(s *store.Store, c *store.Container) error {
+	return fmt.Errorf("container %s: its daemon neither answers nor ends; %s has its messages", c.Name, s.ContainerPath(c, "log"))
 }

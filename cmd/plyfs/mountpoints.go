@@ -17,13 +17,8 @@ import (
 // addMountPoints grafts an empty directory at each place where a running container has something of the
 // kernel, and the view has nothing: made in the writable layer, they would be in every commit. It reports whether /tmp
 // is one of them.
-func addMountPoints(s *store.Store, c *store.Container, o *mountopt.Options) (tmp bool, err error) {
+func addMountPoints(s *store.Store, c *store.Container, o *mountopt.Options, view *overlay.FS) (tmp bool, err error) {
 	taken := map[string]bool{}
-	has, done, err := namesOfRoot(o)
-	if err != nil {
-		return false, err
-	}
-	defer done()
 	for _, g := range o.Grafts {
 		taken[g.Target] = true
 	}
@@ -32,7 +27,7 @@ func addMountPoints(s *store.Store, c *store.Container, o *mountopt.Options) (tm
 		if taken["/"+name] {
 			continue
 		}
-		switch there, err := has(name); {
+		switch there, err := hasName(o, view, name); {
 		case err != nil:
 			return false, err
 		case there:
@@ -47,34 +42,21 @@ func addMountPoints(s *store.Store, c *store.Container, o *mountopt.Options) (tm
 	return tmp, nil
 }
 
-// namesOfRoot returns what tells whether the root of a view has a name: the layers have it, or what is grafted over
-// them all.
-func namesOfRoot(o *mountopt.Options) (has func(name string) (bool, error), done func(), err error) {
+// hasName tells whether the root has a name: the layers have it, or what is grafted over them all.
+func hasName(o *mountopt.Options, view *overlay.FS, name string) (bool, error) {
 	for _, g := range o.Grafts {
-		if g.Target != "/" {
-			continue
-		}
-		return func(name string) (bool, error) {
+		if g.Target == "/" {
 			_, err := os.Lstat(cmp.Or(g.Path, g.Source) + "/" + name)
 			return g.Kind != graft.Tmpfs && err == nil, nil
-		}, func() {}, nil
-	}
-	config := overlay.DefaultConfig()
-	config.Lowers = append([]string{o.Upper}, o.Lowers...)
-	config.Log = func(string, ...any) {} // about the layers; the mount says it
-	view, err := overlay.New(config)
-	if err != nil {
-		return nil, nil, err
-	}
-	return func(name string) (bool, error) {
-		var a overlay.Attr
-		n, err := view.Lookup(nil, view.Root(), name, &a)
-		if errors.Is(err, unix.ENOENT) {
-			return false, nil
 		}
-		if err == nil {
-			view.Forget(n.ID(), 1)
-		}
-		return true, err
-	}, func() { view.Close() }, nil
+	}
+	var a overlay.Attr
+	n, err := view.Lookup(nil, view.Root(), name, &a)
+	if errors.Is(err, unix.ENOENT) {
+		return false, nil
+	}
+	if err == nil {
+		view.Forget(n.ID(), 1)
+	}
+	return true, err
 }

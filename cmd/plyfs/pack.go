@@ -12,6 +12,7 @@ import (
 
 	"github.com/plyfs/plyfs/layer/image"
 	"github.com/plyfs/plyfs/layer/store"
+	"github.com/plyfs/plyfs/layer/store/self"
 )
 
 // packName is the subcommand with which a keeper packs the writable layer of its container; nobody types it.
@@ -21,7 +22,7 @@ const packName = "pack-container"
 // process, because we serve what it reads.
 func packer(s *store.Store, c *store.Container, mounted []string) func(to *os.File) error {
 	return func(to *os.File) error {
-		cmd := exec.Command("/proc/self/exe")
+		cmd := exec.Command(self.Program())
 		cmd.Args = append([]string{"plyfs", packName, s.ContainerPath(c, "upper"), s.ContainerPath(c, "merged")}, mounted...)
 		cmd.Dir = "/"
 		cmd.Stdout = to

@@ -28,6 +28,8 @@ type service struct {
 	// signal means it. discarded, asked then, says that nothing needs to be completed.
 	quit      <-chan struct{}
 	discarded func() bool
+	// prepare, if not nil, may add grafts, as soon as the layers are open.
+	prepare func(view *overlay.FS) error
 
 	mu    sync.Mutex
 	relay func(text string) // also gets each message, until the mount is ready; guarded by mu
@@ -126,6 +128,11 @@ func (s *service) serve(ready func() error) (err error) {
 	}()
 	if union.ReadOnly() {
 		options.ReadOnly = true
+	}
+	if s.prepare != nil {
+		if err := s.prepare(union); err != nil {
+			return err
+		}
 	}
 	s.describe(union, &options)
 	select {

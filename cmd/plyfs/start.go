@@ -38,8 +38,11 @@ func runStart(c *command, args []string) error {
 			return err
 		}
 		err = start(s, box, o)
-		if !o.attach && errors.Is(err, store.ErrRunning) {
-			err = nil
+		for !o.attach && errors.Is(err, store.ErrRunning) {
+			var runs bool
+			if runs, err = awaitRunning(s, box); err == nil && !runs {
+				err = start(s, box, o)
+			}
 		}
 		if err == nil && !o.attach {
 			fmt.Println(box.Name)
@@ -50,4 +53,18 @@ func runStart(c *command, args []string) error {
 		return ours(err)
 	}
 	return err
+}
+
+// awaitRunning waits for the command of a container that is live; false if it ended, or only showed its view to a commit.
+func awaitRunning(s *store.Store, c *store.Container) (bool, error) {
+	session, err := dialLive(s, c)
+	if err != nil || session == nil {
+		return false, err
+	}
+	defer session.Close()
+	if session.Running() == nil {
+		return true, nil
+	}
+	session.WaitGone()
+	return false, nil
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -48,19 +49,9 @@ func runStop(c *command, args []string) error {
 // stop ends a container and waits until its daemon has tidied up. One that does not run is
 // left alone. With discard its changes are not wanted any more.
 func stop(s *store.Store, c *store.Container, seconds int, discard bool) error {
-	session, err := keeper.Dial(s.ContainerPath(c))
-	if errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist) {
-		st, err := s.State(c)
-		if err != nil || !st.Status.Live() {
-			return err
-		}
-		if st.Status == store.Mounted {
-			return st.MountedError(c)
-		}
-		return waitGone(s, c) // starting, and no socket yet; or ending, and no socket any more
-	}
-	if err != nil {
-		return fmt.Errorf("container %s: %w", c.Name, err)
+	session, err := dialLive(s, c)
+	if err != nil || session == nil {
+		return err
 	}
 	defer session.Close()
 	if err := session.Stop(seconds, discard); err != nil && !errors.Is(err, unix.EPIPE) {
@@ -75,4 +66,27 @@ func stop(s *store.Store, c *store.Container, seconds int, discard bool) error {
 		return waitGone(s, c)
 	}
 	return err
+}
+
+// dialLive connects to the keeper of a container; nil if it has none. One that starts has no socket yet, and one that ends
+// has none any more: both are waited for.
+func dialLive(s *store.Store, c *store.Container) (*keeper.Session, error) {
+	for until := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		session, err := keeper.Dial(s.ContainerPath(c))
+		if err == nil {
+			return session, nil
+		}
+		if !errors.Is(err, unix.ECONNREFUSED) && !errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("container %s: %w", c.Name, err)
+		}
+		st, err := s.State(c)
+		switch {
+		case err != nil || !st.Status.Live():
+			return nil, err
+		case st.Status == store.Mounted:
+			return nil, st.MountedError(c)
+		case time.Now().After(until):
+			return nil, silentError(s, c)
+		}
+	}
 }

@@ -3,10 +3,12 @@ package harness
 import (
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"os"
 	"os/exec"
 	"os/user"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 )
@@ -23,9 +25,10 @@ func NewAccount(t testing.TB) *Account {
 	t.Helper()
 	NeedUser(t)
 	NeedTool(t, "newuidmap")
+	sweepAccounts()
 	var random [4]byte
 	_, _ = rand.Read(random[:]) // never fails
-	a := &Account{Name: "plyfs-" + hex.EncodeToString(random[:]), Home: Dir(t)}
+	a := &Account{Name: accountPrefix + hex.EncodeToString(random[:]), Home: Dir(t)}
 	if out, err := exec.Command("useradd", "--no-log-init", "--home-dir", a.Home, "--no-create-home", "--user-group", a.Name).CombinedOutput(); err != nil {
 		t.Fatalf("useradd: %v\n%s", err, out)
 	}
@@ -52,6 +55,22 @@ func NewAccount(t testing.TB) *Account {
 		}
 	}
 	return a
+}
+
+const accountPrefix = "plyfs-"
+
+// sweepAccounts removes the users of tests that were killed: their homes went with the scratch directory.
+func sweepAccounts() {
+	b, _ := os.ReadFile("/etc/passwd")
+	for line := range strings.Lines(string(b)) {
+		f := strings.Split(line, ":")
+		if len(f) < 6 || !strings.HasPrefix(f[0], accountPrefix) {
+			continue
+		}
+		if _, err := os.Lstat(f[5]); errors.Is(err, os.ErrNotExist) {
+			_ = exec.Command("userdel", "--force", f[0]).Run()
+		}
+	}
 }
 
 // Command returns a command that the user runs at home.

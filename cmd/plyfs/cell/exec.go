@@ -93,7 +93,7 @@ func startInside(s *Spec) (*exec.Cmd, error) {
 		Credential: &syscall.Credential{Uid: who.UID, Gid: who.GID, Groups: who.Groups, NoSetGroups: !allowed},
 	}
 	if s.Terminal {
-		slave, err := newTerminal(reportFD)
+		slave, err := newTerminal(reportFD, s)
 		if err != nil {
 			return nil, err
 		}

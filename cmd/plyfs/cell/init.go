@@ -67,7 +67,7 @@ func becomeCommand(s *Spec) error {
 	resetSignal(unix.SIGHUP)
 	resetSignal(unix.SIGPIPE)
 	if s.Terminal {
-		slave, err := newTerminal(reportFD)
+		slave, err := newTerminal(reportFD, s)
 		if err != nil {
 			return err
 		}

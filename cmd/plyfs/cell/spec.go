@@ -12,6 +12,8 @@ type Spec struct {
 	User     string   // NAME|UID[:GROUP|GID] of the view's /etc/passwd and /etc/group; "" is root
 	Terminal bool     // a new terminal is its standard input, output and error
 	Tmp      bool     // mount an empty /tmp; not for Exec
+
+	Rows, Columns uint16 // size of the terminal; 0: not known
 }
 
 // Exit codes for failures that are not the command's own, as Docker has them.

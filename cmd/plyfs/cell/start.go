@@ -9,6 +9,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/layer/store/self"
 )
 
 // Process is a command that was started in a view.
@@ -68,7 +70,7 @@ func Start(s *Spec, stdio [3]*os.File) (*Process, error) {
 
 // stage returns this program as one of the stages.
 func stage(name string, stdio [3]*os.File, terminal bool) *exec.Cmd {
-	cmd := exec.Command("/proc/self/exe")
+	cmd := exec.Command(self.Program())
 	cmd.Args = []string{name}
 	cmd.Env = []string{}
 	if !terminal {

@@ -9,8 +9,8 @@ import (
 )
 
 // newTerminal makes a terminal of the cell's own /dev/pts, sends its master over sock, and
-// returns the other end.
-func newTerminal(sock int) (*os.File, error) {
+// returns the other end. It has its size before the command can ask for it.
+func newTerminal(sock int, s *Spec) (*os.File, error) {
 	master, err := unix.Open("/dev/pts/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("a new terminal: %w", err)
@@ -22,6 +22,9 @@ func newTerminal(sock int) (*os.File, error) {
 	}
 	if err != nil {
 		return nil, fmt.Errorf("a new terminal: %w", err)
+	}
+	if s.Rows != 0 && s.Columns != 0 {
+		_ = unix.IoctlSetWinsize(master, unix.TIOCSWINSZ, &unix.Winsize{Row: s.Rows, Col: s.Columns})
 	}
 	path := "/dev/pts/" + strconv.Itoa(n)
 	slave, err := unix.Open(path, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
@@ -48,6 +51,20 @@ func becomeTerminal(slave *os.File) error {
 		}
 	}
 	return nil
+}
+
+// SizedLike returns s with the size of the terminal that f is; s itself if it is none.
+func (s *Spec) SizedLike(f *os.File) *Spec {
+	if !s.Terminal || f == nil {
+		return s
+	}
+	size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
+	if err != nil {
+		return s
+	}
+	sized := *s
+	sized.Rows, sized.Columns = size.Row, size.Col
+	return &sized
 }
 
 // Resize sets the size of the terminal behind master.

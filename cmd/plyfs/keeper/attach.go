@@ -61,8 +61,13 @@ func (s *Session) Close() {
 	}
 }
 
-// Attach asks to hear of the container's command.
-func (s *Session) Attach() error { return s.conn.Send(&Message{Op: opAttach}) }
+// Running waits until the container's command runs; an error says that it does not.
+func (s *Session) Running() error {
+	if err := s.conn.Send(&Message{Op: opAwait}); err != nil {
+		return err
+	}
+	return s.Started()
+}
 
 // Exec asks for another command, with these descriptors.
 func (s *Session) Exec(spec *cell.Spec, stdio [3]*os.File) error {

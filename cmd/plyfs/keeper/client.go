@@ -65,13 +65,15 @@ func (c *client) serve() {
 			return
 		}
 		switch m.Op {
-		case opAttach:
+		case opAwait:
 			c.k.mu.Lock()
-			c.attached, c.waits = true, true
-			if c.k.command != nil {
-				c.ready(c.k.command)
-			}
+			delete(c.k.clients, c) // it only looks, and keeps nothing alive
 			c.k.mu.Unlock()
+			if c.k.running() {
+				c.send(&Message{Ready: true})
+			} else {
+				c.send(notRunning)
+			}
 		case opSignal:
 			c.k.mu.Lock()
 			command := c.k.command
@@ -146,19 +148,28 @@ func (k *Keeper) drain(terminal *os.File) {
 	}
 }
 
+var notRunning = &Message{Error: "the container's command is not running", Code: 1}
+
+// running waits until the container's command was started, or nobody will, and reports whether it runs.
+func (k *Keeper) running() bool {
+	<-k.begun
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.command != nil && !k.ended
+}
+
 // exec runs another command for a connection of its own.
 func (c *client) exec(m *Message, stdio [3]*os.File) {
 	k := c.k
 	k.mu.Lock()
-	running := k.command != nil && !k.ended
 	delete(k.clients, c) // its end is not that of the container's command
 	k.mu.Unlock()
-	if !running {
+	if !k.running() {
 		closeAll(stdio[:])
-		c.send(&Message{Error: "the container's command is not running", Code: 1})
+		c.send(notRunning)
 		return
 	}
-	command, err := k.Runtime.Exec(m.Spec, stdio)
+	command, err := k.Runtime.Exec(m.Spec.SizedLike(stdio[1]), stdio)
 	closeAll(stdio[:])
 	if err != nil {
 		c.send(failure(err))

@@ -50,8 +50,10 @@ type Keeper struct {
 	// Pack writes the writable layer to a file, as an archive; the view is there.
 	Pack func(to *os.File) error
 
-	quit     chan struct{} // closed by end: the view is to be taken away
-	quitOnce sync.Once
+	quit      chan struct{} // closed by end: the view is to be taken away
+	quitOnce  sync.Once
+	begun     chan struct{} // closed when the command was started, or nobody will
+	begunOnce sync.Once
 
 	mu      sync.Mutex
 	state   store.State
@@ -76,7 +78,10 @@ const killTimeout = 5 * time.Second
 // release lets go of it. first is the connection of who started us, stdio the command's
 // standard input, output and error; they are closed.
 func (k *Keeper) Run(first *Conn, stdio [3]*os.File, mount Mounter, release func()) error {
-	k.quit = make(chan struct{})
+	k.quit, k.begun = make(chan struct{}), make(chan struct{})
+	if k.Runtime == nil {
+		k.hasBegun()
+	}
 	k.clients = map[*client]bool{}
 	if k.Runtime != nil {
 		if err := k.note(store.State{Status: store.Starting, Daemon: os.Getpid(), Started: now()}); err != nil {
@@ -110,6 +115,8 @@ func (k *Keeper) Run(first *Conn, stdio [3]*os.File, mount Mounter, release func
 	return k.finish(runErr, release)
 }
 
+func (k *Keeper) hasBegun() { k.begunOnce.Do(func() { close(k.begun) }) }
+
 // end has the view taken away.
 func (k *Keeper) end() { k.quitOnce.Do(func() { close(k.quit) }) }
 
@@ -128,13 +135,14 @@ func (k *Keeper) note(st store.State) error {
 
 // begin starts the command; the view is there.
 func (k *Keeper) begin(stdio [3]*os.File) error {
+	defer k.hasBegun()
 	k.mu.Lock()
 	stopped := k.stop
 	k.mu.Unlock()
 	var command Command
 	err := error(&cell.Error{Code: cell.CodeFailed, Text: "stopped before it began"})
 	if !stopped {
-		command, err = k.Runtime.Start(k.Spec, stdio)
+		command, err = k.Runtime.Start(k.Spec.SizedLike(stdio[1]), stdio)
 	}
 	closeAll(stdio[:]) // whoever reads the command's output must not wait for us
 	if err != nil {
@@ -190,6 +198,7 @@ func (k *Keeper) refuse(err error) {
 
 // finish is what is left after the view is gone.
 func (k *Keeper) finish(mountErr error, release func()) error {
+	defer k.hasBegun()
 	k.mu.Lock()
 	k.ended = true
 	if k.killer != nil {

@@ -36,7 +36,7 @@ type Message struct {
 
 // Words of Message.Op.
 const (
-	opAttach = "attach"
+	opAwait  = "await"
 	opExec   = "exec"
 	opSignal = "signal"
 	opStop   = "stop"

@@ -20,12 +20,17 @@ type (
 	}
 	ociProcess struct {
 		Terminal        bool                `json:"terminal"`
+		ConsoleSize     *ociSize            `json:"consoleSize,omitempty"`
 		User            ociUser             `json:"user"`
 		Args            []string            `json:"args"`
 		Env             []string            `json:"env"`
 		Cwd             string              `json:"cwd"`
 		Capabilities    map[string][]string `json:"capabilities"`
 		NoNewPrivileges bool                `json:"noNewPrivileges"`
+	}
+	ociSize struct {
+		Height uint16 `json:"height"`
+		Width  uint16 `json:"width"`
 	}
 	ociUser struct {
 		UID            uint32   `json:"uid"`
@@ -67,6 +72,9 @@ func process(s *cell.Spec, root string) (ociProcess, error) {
 		Env:          cell.WithHome(s.Env, who.Home),
 		Cwd:          filepath.Join("/", s.Dir),
 		Capabilities: map[string][]string{"bounding": caps},
+	}
+	if s.Terminal && s.Rows != 0 && s.Columns != 0 {
+		p.ConsoleSize = &ociSize{s.Rows, s.Columns}
 	}
 	if who.UID == 0 {
 		p.Capabilities["effective"], p.Capabilities["permitted"] = caps, caps

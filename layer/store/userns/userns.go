@@ -18,6 +18,8 @@ import (
 
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
+
+	"github.com/plyfs/plyfs/layer/store/self"
 )
 
 // stageVariable tells a copy of this program where it is: "wait" before the ids are
@@ -70,7 +72,7 @@ func outside() (int, error) {
 		return 0, err
 	}
 	defer write.Close()
-	cmd := exec.Command("/proc/self/exe")
+	cmd := exec.Command(self.Program())
 	cmd.Args = os.Args
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.ExtraFiles = []*os.File{read}
@@ -114,7 +116,7 @@ func waitForMaps() error {
 	}
 	pipe.Close()
 	os.Setenv(stageVariable, stageInside)
-	err := unix.Exec("/proc/self/exe", os.Args, os.Environ())
+	err := unix.Exec(self.Program(), os.Args, os.Environ())
 	return fmt.Errorf("exec in the user namespace: %w", err)
 }
 
