@@ -120,36 +120,6 @@ func TestLife(t *testing.T) {
 	}
 }
 
-func TestExitCodesAndSignals(t *testing.T) {
-	c := user(t)
-	c.Ends(0, "run", "--rm", "app:v1", "true")
-	c.Ends(42, "run", "--rm", "app:v1", "sh", "-c", "exit 42")
-	c.Ends(137, "run", "--rm", "app:v1", "sh", "-c", "sh -c 'kill -9 $$'; exit $?")
-	c.Ends(125, "run", "--rm", "nosuch:v1", "true")
-	c.Ends(126, "run", "--rm", "app:v1", "/etc/passwd")
-	c.Ends(127, "run", "--rm", "app:v1", "nosuch")
-	for sig, want := range map[os.Signal]int{unix.SIGTERM: 15, unix.SIGINT: 2, unix.SIGHUP: 1, unix.SIGUSR1: 10} {
-		cmd := c.Command("run", "--rm", "app:v1", "sh", "-c", "for s in 1 2 10 15; do trap \"exit $s\" $s; done; echo ready; while :; do sleep 0.05; done")
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := out.Read(make([]byte, 6)); err != nil {
-			t.Error(err)
-		}
-		if err := cmd.Process.Signal(sig); err != nil {
-			t.Error(err)
-		}
-		if got := harness.ExitCode(cmd.Wait()); got != want {
-			t.Errorf("%v: exit code %d, want %d", sig, got, want)
-		}
-	}
-	c.Want("", "ps", "-a", "-q")
-}
-
 func TestUsersAndReadOnly(t *testing.T) {
 	c := user(t)
 	c.Want("1000 1001 1001 44\n", "run", "--rm", "-u", "app", "app:v1", "sh", "-c", `echo "$(id -u) $(id -g) $(id -G)"`)

@@ -1,0 +1,108 @@
+package container
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/integration/harness"
+	"github.com/plyfs/plyfs/layer/image/imagetest"
+)
+
+// The exit code is the command's, 128 and the signal's number if one ended it, or says what plyfs could not do; and the
+// command gets the signals.
+func TestExitCodesAndSignals(t *testing.T) {
+	both(t, func(t *testing.T, c *harness.CLI) {
+		c.Ends(0, "run", "--rm", "app:v1", "true")
+		c.Ends(42, "run", "--rm", "app:v1", "sh", "-c", "exit 42")
+		c.Ends(125, "run", "--rm", "nosuch:v1", "true")
+		c.Ends(126, "run", "--rm", "app:v1", "/data/list")
+		c.Ends(127, "run", "--rm", "app:v1", "nosuch")
+		const waits = "for s in 1 2 10 15; do trap \"exit $s\" $s; done; echo ready; while :; do sleep 0.05; done"
+		for sig, want := range map[os.Signal]int{unix.SIGTERM: 15, unix.SIGINT: 2, unix.SIGHUP: 1, unix.SIGUSR1: 10} {
+			cmd := c.Command("run", "--rm", "app:v1", "sh", "-c", waits)
+			out, err := cmd.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := out.Read(make([]byte, 6)); err != nil {
+				t.Error(err)
+			}
+			if err := cmd.Process.Signal(sig); err != nil {
+				t.Error(err)
+			}
+			if got := harness.ExitCode(cmd.Wait()); got != want {
+				t.Errorf("%v: exit code %d, want %d", sig, got, want)
+			}
+		}
+		c.Want("", "ps", "-a", "-q")
+		// One that does not listen to TERM is killed when the time is up; what it wrote is there.
+		cmd := c.Command("run", "--name", "deaf", "app:v1", "sh", "-c", "trap '' TERM; echo x > /x; echo ready; while :; do sleep 0.05; done")
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := out.Read(make([]byte, 6)); err != nil {
+			t.Error(err)
+		}
+		c.Ends(128+9, "exec", "deaf", "sh", "-c", "kill -9 $$")
+		c.Ends(128+15, "exec", "deaf", "sh", "-c", "kill $$; sleep 5")
+		c.Want("deaf\n", "stop", "-t", "1", "deaf")
+		if got := harness.ExitCode(cmd.Wait()); got != 128+9 {
+			t.Errorf("exit code of the killed one: %d", got)
+		}
+		if out := c.Do("ps", "-a"); !strings.Contains(out, "exited (137)") {
+			t.Errorf("ps -a: %s", out)
+		}
+		c.Do("commit", "deaf", "after:v1")
+		c.Want("x\n", "run", "--rm", "after:v1", "cat", "/x")
+		c.Do("rm", "deaf")
+		// The signal that asks is the user's choice.
+		c.Do("run", "-d", "--name", "usr", "--stop-signal", "USR1", "app:v1", "sh", "-c", waits)
+		c.Do("exec", "usr", "true")
+		await(t, "its traps", func() bool { return c.Do("logs", "usr") == "ready\n" })
+		c.Do("stop", "-t", "20", "usr")
+		if out := c.Do("ps", "-a"); !strings.Contains(out, "exited (10)") {
+			t.Errorf("ps -a: %s", out)
+		}
+		c.Do("rm", "usr")
+	})
+}
+
+// What the flags of run are about, as the command sees it.
+func TestFlagsOfRun(t *testing.T) {
+	both(t, func(t *testing.T, c *harness.CLI) {
+		c.Do("image", "load", layout(t, imagetest.Tree(`d etc
+			f etc/passwd root:x:0:0:root:/root:/bin/sh\napp:x:1000:1001:app:/home/app:/bin/sh\n
+			f etc/group root:x:0:\napp:x:1001:\nextra:x:44:app\n`)))
+		run := func(want string, args ...string) {
+			t.Helper()
+			cmd := c.Command(append([]string{"run", "--rm"}, args...)...)
+			cmd.Env = append(cmd.Env, "FROM_HERE=host's")
+			if out, err := cmd.CombinedOutput(); err != nil || string(out) != want {
+				t.Errorf("plyfs run %q: %v, %q, want %q", args, err, out, want)
+			}
+		}
+		const env = `echo "$A,$FROM_HERE,${NOT_HERE-unset},$HOME"`
+		run("b c,host's,unset,/home/app\n", "-u", "app", "-e", "A=b c", "-e", "FROM_HERE", "-e", "NOT_HERE", "app:v1", "sh", "-c", env)
+		run(",,unset,/mine\n", "-e", "HOME=/mine", "app:v1", "sh", "-c", env)
+		run("1000 1001\n/made/here\n", "-u", "app", "-w", "/made/here", "app:v1", "sh", "-c", "stat -c '%u %g' /proc/1; pwd")
+		run("1000 44\n", "-u", "app:extra", "app:v1", "stat", "-c", "%u %g", "/proc/1")
+		c.Fails("no user \"nosuch\"", "run", "--rm", "-u", "nosuch", "app:v1", "true")
+		c.Fails("want an absolute path", "run", "--rm", "-w", "here", "app:v1", "true")
+		// Of a read-only container the mounts can be written to; the options of a tmpfs count.
+		run("1777 0\n700 1000\nrw\n", "--read-only", "--tmpfs", "/plain", "--tmpfs", "/t:size=64k,mode=700,uid=1000", "-v", "vol:/vol", "app:v1", "sh", "-c",
+			`! touch /new 2>/dev/null && stat -c '%a %u' /plain /t && touch /vol/x /plain/x && echo rw`)
+		c.Ends(1, "run", "--rm", "--tmpfs", "/t:size=64k", "app:v1", "dd", "if=/dev/zero", "of=/t/x", "bs=1k", "count=100")
+		c.Fails("is not a size", "run", "--rm", "--tmpfs", "/t:size=banana", "app:v1", "true")
+		c.Ends(1, "run", "--rm", "--tmpfs", "/t:ro", "app:v1", "touch", "/t/x")
+	})
+}
