@@ -201,7 +201,9 @@ func (s *Session) raw(input bool) func() {
 	resize()
 	ch := make(chan os.Signal, 1)
 	signal.Notify(ch, unix.SIGWINCH)
+	done := make(chan struct{})
 	go func() {
+		defer close(done)
 		for range ch {
 			resize()
 		}
@@ -214,6 +216,8 @@ func (s *Session) raw(input bool) func() {
 	}
 	return func() {
 		signal.Stop(ch)
+		close(ch)
+		<-done // the terminal is closed next
 		restore()
 	}
 }
