@@ -57,3 +57,27 @@ func TestPassthroughHandOver(t *testing.T) {
 		})
 	}
 }
+
+// TestPassthroughFlagsOfAnOpenFile: lsattr and chattr through a descriptor of a lower file work on after it was
+// copied up.
+func TestPassthroughFlagsOfAnOpenFile(t *testing.T) {
+	harness.NeedRoot(t)
+	const nodump = 0x40 // FS_NODUMP_FL
+	for _, mode := range []string{"cached", "passthrough", "shared"} {
+		t.Run(mode, func(t *testing.T) {
+			m := harness.NewLayers(t, "f file contents").Plyfs(t, "--mode", mode)
+			f, err := os.Open(m.Path("file"))
+			do(t, err)
+			defer f.Close()
+			flags, err := unix.IoctlGetUint32(int(f.Fd()), unix.FS_IOC_GETFLAGS)
+			do(t, err)
+			for range 2 {
+				do(t, unix.IoctlSetPointerInt(int(f.Fd()), unix.FS_IOC_SETFLAGS, int(flags|nodump)))
+				now, err := unix.IoctlGetUint32(int(f.Fd()), unix.FS_IOC_GETFLAGS)
+				if err != nil || now != flags|nodump {
+					t.Errorf("flags %#x, %v; want %#x", now, err, flags|nodump)
+				}
+			}
+		})
+	}
+}

@@ -177,11 +177,6 @@ func (fs *FS) copyUpOnce(c *Caller, n *Node, w need, waited time.Duration) (bool
 	if w.cause == cow.CauseTruncate { // what is cut off or added
 		want.Asked = max(w.size, int64(src.Stat.Size)) - min(w.size, int64(src.Stat.Size))
 	}
-	if src.Stat.Attributes&(unix.STATX_ATTR_IMMUTABLE|unix.STATX_ATTR_APPEND) != 0 && w.cause != cow.CauseSetflags {
-		if src.Stat.Attributes&unix.STATX_ATTR_IMMUTABLE != 0 || w.cause != cow.CauseWrite {
-			return false, unix.EPERM
-		}
-	}
 	staged, err := fs.eng.Stage(&src, &want)
 	if err != nil {
 		return false, err

@@ -18,6 +18,9 @@ func (fs *FS) create(c *Caller, parent *Node, name string, typ uint32, a *Attr, 
 	if err := fs.mayChange(parent, name); err != nil {
 		return nil, err
 	}
+	if err := fs.mayAdd(parent); err != nil {
+		return nil, err
+	}
 	up, err := fs.upDir(c, parent)
 	if err != nil {
 		return nil, err
@@ -121,6 +124,7 @@ func (fs *FS) born(parent *Node, up *layer.Dir, fd int, name string, a *Attr) (*
 	n := &Node{typ: typ, parent: parent, name: name, refs: 1, dir: up, real: name, anchor: -1}
 	n.ino.Store(fs.viewIno(fs.upper, a.Ino))
 	n.upper.Store(true)
+	n.guard.Store(uint32(guardKnown))
 	if typ == unix.S_IFDIR {
 		n.d = &directory{children: map[string]*Node{}}
 		n.d.upper.Store(up.Child(name))
@@ -338,6 +342,9 @@ func (fs *FS) Tmpfile(c *Caller, parent *Node, mode uint32, a *Attr) (*Node, err
 	}
 	if fs.upper == nil {
 		return nil, errReadOnly
+	}
+	if err := fs.mayAdd(parent); err != nil {
+		return nil, err
 	}
 	up, err := fs.upDir(c, parent)
 	if err != nil {

@@ -76,6 +76,9 @@ func readFull(fd int, p []byte, off int64) (int, error) {
 // WriteAt writes p at off. With killPriv the set-id bits go first, as the kernel asks
 // for a caller without CAP_FSETID. The first write copies the file up.
 func (fs *FS) WriteAt(c *Caller, n *Node, p []byte, off int64, killPriv bool) (int, error) {
+	if err := fs.mayWrite(n, p, off); err != nil {
+		return 0, err
+	}
 	o := n.file.Load()
 	var first *cow.Pending
 	if o == nil || !o.write || !o.hold() {
@@ -221,6 +224,13 @@ func (fs *FS) Fallocate(c *Caller, n *Node, mode uint32, off, length int64) erro
 		}
 		return unix.ENODEV
 	}
+	forbid := guardImmutable
+	if mode&^unix.FALLOC_FL_KEEP_SIZE != 0 {
+		forbid |= guardAppend
+	}
+	if err := fs.guarded(n, forbid); err != nil {
+		return err
+	}
 	o, err := fs.toWrite(c, n, need{cause: cow.CauseFallocate, size: -1, asked: length})
 	if err != nil {
 		return err
@@ -241,6 +251,9 @@ func (fs *FS) Fallocate(c *Caller, n *Node, mode uint32, off, length int64) erro
 func (fs *FS) CopyRange(c *Caller, in *Node, offIn int64, out *Node, offOut, length int64) (int64, error) {
 	if in.typ != unix.S_IFREG || out.typ != unix.S_IFREG {
 		return 0, unix.EINVAL
+	}
+	if err := fs.guarded(out, guardAppend|guardImmutable); err != nil {
+		return 0, err
 	}
 	dst, err := fs.toWrite(c, out, need{cause: cow.CauseWrite, size: -1, asked: length})
 	if err != nil {

@@ -18,6 +18,7 @@ type openFile struct {
 	fd      int
 	write   bool
 	upper   bool
+	refused error        // why an upper file is not open for writing
 	partial *cow.Partial // the data comes through it; fd is its upper file
 
 	refs atomic.Int32 // users, and one for being cached
@@ -122,7 +123,7 @@ func (fs *FS) openLocked(n *Node, write bool) (*openFile, error) {
 	o.fd = fd
 	if write && !o.write {
 		unix.Close(fd)
-		return nil, unix.EACCES
+		return nil, o.refused
 	}
 	if o.upper && fs.eng != nil && n.x != nil && n.x.dataDir != nil {
 		// Metadata only: reads come from the lower.
@@ -180,8 +181,12 @@ func (fs *FS) openReal(n *Node, o *openFile) (int, error) {
 		// open before the mode changed goes on, and who may open it now was decided.
 		return fs.openAnyway(p)
 	case unix.EPERM, unix.ETXTBSY, unix.EROFS:
-		// Immutable or append-only, or running as a program in the host: read it.
-		o.write = false
+		// Append-only or immutable by a flag of its own, from a kernel before 5.14, or running as a
+		// program in the host: read it.
+		if fd, e := layer.Open(p.fd, p.name, unix.O_RDWR|unix.O_APPEND|unix.O_NONBLOCK, 0); e == nil {
+			return fd, nil
+		}
+		o.write, o.refused = false, err
 		return layer.Open(p.fd, p.name, unix.O_RDONLY|unix.O_NONBLOCK, 0)
 	}
 	return fd, err

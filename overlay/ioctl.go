@@ -28,7 +28,11 @@ func (fs *FS) Ioctl(c *Caller, n *Node, cmd uint32, in, out []byte) (int32, erro
 			return 0, err
 		}
 		defer unix.Close(fd)
-		return 0, passIoctl(fd, cmd, nil, out)
+		if err := passIoctl(fd, cmd, nil, out); err != nil || len(out) < 4 || cmd == fsIocGetVersion {
+			return 0, err
+		}
+		showGuard(cmd, fs.guard(n), out)
+		return 0, nil
 	case unix.FS_IOC_SETFLAGS, fsIocFSSetXattr:
 		if cmd == fsIocFSSetXattr && len(in) < fsxattrSize || len(in) < 4 {
 			return 0, unix.EINVAL
@@ -39,7 +43,6 @@ func (fs *FS) Ioctl(c *Caller, n *Node, cmd uint32, in, out []byte) (int32, erro
 		if same, err := fs.sameFlags(n, cmd, in); err != nil || same {
 			return 0, err
 		}
-		// An unfinished file that is immutable could never be completed.
 		if err := fs.copyUp(c, n, need{cause: cow.CauseSetflags, size: -1, whole: true}); err != nil {
 			return 0, err
 		}
@@ -52,7 +55,12 @@ func (fs *FS) Ioctl(c *Caller, n *Node, cmd uint32, in, out []byte) (int32, erro
 			return 0, err
 		}
 		defer unix.Close(fd)
-		return 0, passIoctl(fd, cmd, in, nil)
+		// The file itself keeps neither flag, nor one it may have from elsewhere: marked it could not be.
+		g := takeGuard(cmd, in)
+		if err := passIoctl(fd, cmd, in, nil); err != nil {
+			return 0, err
+		}
+		return 0, fs.setGuard(n, g)
 	}
 	return 0, unix.ENOTTY
 }

@@ -180,6 +180,12 @@ func (fs *FS) Link(c *Caller, n *Node, parent *Node, name string, a *Attr) error
 	if n.isDir() {
 		return unix.EPERM
 	}
+	if err := fs.mayAdd(parent); err != nil {
+		return err
+	}
+	if err := fs.guarded(n, guardAppend|guardImmutable); err != nil {
+		return err
+	}
 	if err := fs.copyUp(c, n, need{cause: cow.CauseLink, size: -1, meta: true}); err != nil {
 		return err
 	}

@@ -16,6 +16,8 @@ type Node struct {
 	id  uint64
 	ino atomic.Uint64 // st_ino; fixed, but see breaksLinks
 	typ uint32        // S_IFMT bits; fixed
+	// guard says whether it is append-only or immutable, once that is known; see guard.go.
+	guard atomic.Uint32
 
 	refs uint64 // lookups, children and pins; guarded by table.mu
 

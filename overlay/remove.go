@@ -39,15 +39,13 @@ func (fs *FS) remove(c *Caller, parent *Node, name string, dir bool) error {
 		}
 		return unix.EISDIR
 	}
-	if !n.upper.Load() {
-		if err := fs.mayRemoveLower(&a); err != nil {
+	if err := fs.mayTake(parent, n); err != nil {
+		return err
+	}
+	if !n.upper.Load() && !dir && a.Nlink > 1 && fs.indexd != nil {
+		// The other names must not lose count (kernel: ovl_nlink_start).
+		if err := fs.copyUp(c, n, need{cause: cow.CauseUnlink, size: -1, meta: true}); err != nil {
 			return err
-		}
-		if !dir && a.Nlink > 1 && fs.indexd != nil {
-			// The other names must not lose count (kernel: ovl_nlink_start).
-			if err := fs.copyUp(c, n, need{cause: cow.CauseUnlink, size: -1, meta: true}); err != nil {
-				return err
-			}
 		}
 	}
 	up, err := fs.upDir(c, parent)
@@ -71,15 +69,6 @@ func (fs *FS) remove(c *Caller, parent *Node, name string, dir bool) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return fs.removeLocked(parent, up, name, n)
-}
-
-// mayRemoveLower: an immutable or append-only lower object is not removed from the
-// view either.
-func (fs *FS) mayRemoveLower(a *Attr) error {
-	if a.Attributes&(unix.STATX_ATTR_IMMUTABLE|unix.STATX_ATTR_APPEND) != 0 {
-		return unix.EPERM
-	}
-	return nil
 }
 
 // emptyLocked says whether the view of a directory has no entries. n.d.names is held.

@@ -61,13 +61,19 @@ func (fs *FS) Rename(c *Caller, oldParent *Node, oldName string, newParent *Node
 	case exchange:
 		return unix.ENOENT
 	}
-	if err := fs.prepareRename(c, n, &a, exchange); err != nil {
+	if err := fs.mayTake(oldParent, n); err != nil {
+		return err
+	}
+	if err := fs.mayPut(newParent, target); err != nil {
+		return err
+	}
+	if err := fs.prepareRename(c, n); err != nil {
 		return err
 	}
 	switch {
 	case target == nil:
 	case exchange:
-		if err := fs.prepareRename(c, target, &ta, true); err != nil {
+		if err := fs.prepareRename(c, target); err != nil {
 			return err
 		}
 	default:
@@ -91,12 +97,7 @@ func (fs *FS) Rename(c *Caller, oldParent *Node, oldName string, newParent *Node
 
 // prepareRename copies up what moves. Of a directory that merges only the redirect
 // will tell where its lower part is.
-func (fs *FS) prepareRename(c *Caller, n *Node, a *Attr, exchange bool) error {
-	if !n.upper.Load() {
-		if err := fs.mayRemoveLower(a); err != nil {
-			return err
-		}
-	}
+func (fs *FS) prepareRename(c *Caller, n *Node) error {
 	if n.isDir() && n.d.merged() && !fs.canRedirect() {
 		return unix.EXDEV
 	}
@@ -121,13 +122,8 @@ func mayReplace(n, target *Node) error {
 
 // prepareVictim copies up what will be replaced, where its link count must be kept.
 func (fs *FS) prepareVictim(c *Caller, target *Node, a *Attr) error {
-	if !target.upper.Load() {
-		if err := fs.mayRemoveLower(a); err != nil {
-			return err
-		}
-		if !target.isDir() && a.Nlink > 1 && fs.indexd != nil {
-			return fs.copyUp(c, target, need{cause: cow.CauseUnlink, size: -1, meta: true})
-		}
+	if !target.upper.Load() && !target.isDir() && a.Nlink > 1 && fs.indexd != nil {
+		return fs.copyUp(c, target, need{cause: cow.CauseUnlink, size: -1, meta: true})
 	}
 	return nil
 }

@@ -13,6 +13,9 @@ func (fs *FS) Setattr(c *Caller, n *Node, s *SetAttr, a *Attr) error {
 	if fs.upper == nil {
 		return errReadOnly
 	}
+	if err := fs.maySet(n, s.Mask); err != nil {
+		return err
+	}
 	if s.Mask&SetSize != 0 {
 		if err := fs.truncate(c, n, s.Size, s.Mask&KillPriv != 0); err != nil {
 			return err

@@ -103,6 +103,9 @@ func (fs *FS) Setxattr(c *Caller, n *Node, name string, val []byte, flags int, k
 	if fs.hiddenAttr(name) || fs.cfg.NoACL && strings.HasPrefix(name, "system.posix_acl_") {
 		return unix.EOPNOTSUPP
 	}
+	if err := fs.guarded(n, guardAppend|guardImmutable); err != nil {
+		return err
+	}
 	return fs.changeXattr(c, n, name, func(p pin) error {
 		if err := layer.Setxattr(p.fd, p.name, fs.stored(name), val, flags); err != nil {
 			return err
@@ -125,6 +128,9 @@ func (fs *FS) Setxattr(c *Caller, n *Node, name string, val []byte, flags int, k
 func (fs *FS) Removexattr(c *Caller, n *Node, name string) error {
 	if fs.upper == nil {
 		return errReadOnly
+	}
+	if err := fs.guarded(n, guardAppend|guardImmutable); err != nil {
+		return err
 	}
 	if !n.upper.Load() {
 		if _, err := fs.Getxattr(n, name, nil); err != nil {

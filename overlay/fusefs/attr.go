@@ -196,10 +196,20 @@ func (s *session[N]) setattr(r *request, n N) unix.Errno {
 		}
 		set.Mask = KillPriv
 	}
-	if err := s.fs.Setattr(&r.caller, n, &set, a); err != nil {
+	err := s.fs.Setattr(&r.caller, n, &set, a)
+	if errno(err) == unix.EPERM && s.neg.writeback && flushesTimes(in) {
+		err = s.fs.Getattr(n, a) // append-only: the write has set its time
+	}
+	if err != nil {
 		return errno(err)
 	}
 	return s.attr(r, n, a)
+}
+
+// flushesTimes knows the SETATTR by which the kernel hands over the time of gathered writes
+// (fuse_flush_times). A call that sets the modification time alone looks the same.
+func flushesTimes(in *fuse.SetAttrIn) bool {
+	return in.Valid&^(fuse.FATTR_FH|fuse.FATTR_LOCKOWNER) == fuse.FATTR_MTIME|fuse.FATTR_CTIME
 }
 
 func (s *session[N]) statfs(r *request, n N) unix.Errno {

@@ -75,6 +75,14 @@ type (
 	Quiet[N Node] interface {
 		ReadQuiet(n N, p []byte, off int64) (int, error)
 	}
+	// Guard knows files that are append-only or immutable.
+	Guard[N Node] interface {
+		// MayOpen says whether n may be written to through a descriptor with these flags of
+		// open(2). It is asked at each open that is answered, and at each write.
+		MayOpen(n N, flags uint32) error
+		// Guarded says that the kernel must not write to n by itself.
+		Guarded(n N) bool
+	}
 	// Explainer answers the virtual attribute plyfs.explain with JSON.
 	Explainer[N Node] interface {
 		Explain(n N) ([]byte, error)

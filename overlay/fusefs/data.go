@@ -43,6 +43,11 @@ func (s *session[N]) write(r *request, n N) unix.Errno {
 	}
 	data = data[:in.Size]
 	kill := in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0
+	if in.WriteFlags&fuse.WRITE_CACHE == 0 { // else nobody knows through which descriptor
+		if e := s.mayOpen(n, in.Flags); e != 0 {
+			return e
+		}
+	}
 	var put int
 	var err error
 	if s.shares != nil {

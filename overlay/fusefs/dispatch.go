@@ -32,6 +32,7 @@ type session[N Node] struct {
 	open                            *openFiles[N] // nil in cached mode
 	shares                          Sharer[N]     // nil: nobody else changes anything
 	locks                           Locker[N]     // nil: the kernel keeps them
+	guard                           Guard[N]      // nil: no such files
 	noBacking                       sync.Once
 	conn                            *conn
 }
@@ -83,6 +84,7 @@ func newSession[N Node](fs Union[N], opt *Options) *session[N] {
 		// POLL and the locks. In cached mode the kernel then acts alone; in the
 		// others openFiles replaces those it answers.
 	}
+	s.guard, _ = fs.(Guard[N])
 	s.shares, _ = fs.(Sharer[N])
 	if s.shares != nil || opt.Mode == Shared {
 		s.locks, _ = fs.(Locker[N])

@@ -29,8 +29,8 @@ const (
 // wanted are the features asked for in every mode.
 //
 // Left out on purpose: EXPORT_SUPPORT (the kernel would look "." and ".." up;
-// handles of cached inodes work without), ATOMIC_O_TRUNC (there is no OPEN to
-// carry it), AUTO_INVAL_DATA (a changed mtime would drop pages that only this
+// handles of cached inodes work without), ATOMIC_O_TRUNC but in passthrough mode (there is no
+// OPEN to carry it, or it copies nothing), AUTO_INVAL_DATA (a changed mtime would drop pages that only this
 // mount can have changed), CREATE_SUPP_GROUP (the kernel decides about set-gid
 // from the directory's answer), ALLOW_IDMAP (the kernel would hide the caller's
 // uid from all requests that create nothing).
@@ -53,7 +53,7 @@ func flagsFor(o *Options) uint64 {
 			f |= fuse.CAP_WRITEBACK_CACHE
 		}
 	case Passthrough:
-		f |= fuse.CAP_PASSTHROUGH | fuse.CAP_EXPLICIT_INVAL_DATA
+		f |= fuse.CAP_PASSTHROUGH | fuse.CAP_EXPLICIT_INVAL_DATA | fuse.CAP_ATOMIC_O_TRUNC
 	case Shared:
 		f |= fuse.CAP_AUTO_INVAL_DATA
 	}

@@ -70,7 +70,26 @@ func (s *session[N]) openFile(r *request, n N) unix.Errno {
 	if in == nil {
 		return unix.EIO
 	}
+	if e := s.mayOpen(n, in.Flags); e != 0 {
+		return e
+	}
+	if in.Flags&unix.O_TRUNC != 0 { // ATOMIC_O_TRUNC; first, so that nothing is copied
+		set := SetAttr{Mask: SetSize}
+		if in.Mode&fuse.OPEN_KILL_SUIDGID != 0 {
+			set.Mask |= KillPriv
+		}
+		if err := s.fs.Setattr(&r.caller, n, &set, &r.w.attr); err != nil {
+			return errno(err)
+		}
+	}
 	return s.open.opened(r, n, in.Flags, answer[fuse.OpenOut](r))
+}
+
+func (s *session[N]) mayOpen(n N, flags uint32) unix.Errno {
+	if s.guard == nil {
+		return 0
+	}
+	return errno(s.guard.MayOpen(n, flags))
 }
 
 // createFile is create in the modes that answer OPEN.
@@ -98,7 +117,8 @@ func (f *openFiles[N]) opened(r *request, n N, flags uint32, o *fuse.OpenOut) un
 		direct = direct || pass
 	}
 	o.Fh = f.handles.Add(1)
-	e := f.how(r, n, flags, keep, direct && f.s.neg.passthrough, o)
+	direct = direct && f.s.neg.passthrough && (f.s.guard == nil || !f.s.guard.Guarded(n))
+	e := f.how(r, n, flags, keep, direct, o)
 	if e != 0 && f.s.shares != nil {
 		f.s.shares.CloseFile(n, flags)
 	}
@@ -127,7 +147,9 @@ func (f *openFiles[N]) how(r *request, n N, flags uint32, keep, direct bool, o *
 			f.back(h, fd, upper, release)
 		}
 	}
-	if h.backing != 0 && !h.upper && (write || f.outdated(n)) {
+	// With no flag at all it is no open(2): the kernel itself opens the node for an ioctl that it makes of a
+	// call of its own (fuse_priv_ioctl_prepare), reads nothing, and would not look the name up again.
+	if h.backing != 0 && !h.upper && (write || flags != 0 && f.outdated(n)) {
 		return f.handOver(r, h, id, n)
 	}
 	if h.backing != 0 {

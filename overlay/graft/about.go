@@ -18,6 +18,8 @@ var (
 	_ fusefs.Sharer[Node]    = (*Union)(nil)
 	_ fusefs.Locker[Node]    = (*Union)(nil)
 	_ fusefs.Renewer[Node]   = (*Union)(nil)
+	_ fusefs.Outdater[Node]  = (*Union)(nil)
+	_ fusefs.Guard[Node]     = (*Union)(nil)
 	_ fusefs.Explainer[Node] = (*Union)(nil)
 	_ fusefs.Events          = (*Union)(nil)
 	_ fusefs.Settler         = (*Union)(nil)
@@ -31,6 +33,20 @@ func (u *Union) Renew(c *fusefs.Caller, n Node) (Node, error) {
 	o, err := u.fs.Renew(c, n.o)
 	return wrap(o, err)
 }
+
+// Outdated implements fusefs.Outdater, for files of the overlay.
+func (u *Union) Outdated(n Node) bool { return n.g == nil && u.fs.Outdated(n.o) }
+
+// MayOpen implements fusefs.Guard. The host says what it allows for files of a graft.
+func (u *Union) MayOpen(n Node, flags uint32) error {
+	if n.g != nil {
+		return nil
+	}
+	return u.fs.MayOpen(n.o, flags)
+}
+
+// Guarded implements fusefs.Guard.
+func (u *Union) Guarded(n Node) bool { return n.g == nil && u.fs.Guarded(n.o) }
 
 // Events implements fusefs.Events: copying up is the overlay's.
 func (u *Union) Events(cursor string, cancel <-chan struct{}) ([]byte, error) {
