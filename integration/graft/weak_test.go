@@ -2,6 +2,7 @@ package graft
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -245,6 +246,57 @@ func TestWeakSourceHangs(t *testing.T) {
 		}
 	}
 	if got := read(t, src+"/file") + read(t, m.Path("data/new")); got != "HOstx" {
+		t.Errorf("%q", got)
+	}
+}
+
+// Nor does a single file whose source does not answer: the kernel keeps its directory locked while it looks it up.
+func TestWeakFileHangs(t *testing.T) {
+	l := harness.NewLayers(t, graftImage)
+	src := source(t, l, "src", "f file host")
+	w := weak(t, src, nil)
+	m := l.Plyfs(t, "--bind", w.at+"/file:/etc/one")
+	w.set(t, 0, true)
+	t.Cleanup(func() { w.set(t, 0, false) })
+	type answer struct {
+		text []byte
+		err  error
+	}
+	user, others := make(chan answer, 1), make(chan answer, 1)
+	go func() {
+		b, err := os.ReadFile(m.Path("etc/one"))
+		user <- answer{b, err}
+	}()
+	wait(t, "a request that hangs", func() bool { return w.hanging(t) > 0 })
+	go func() {
+		err := os.WriteFile(m.Path("etc/hosts"), []byte("writable"), 0o644)
+		for i := 0; i < 10 && err == nil; i++ {
+			name := m.Path(fmt.Sprint("etc/new", i))
+			err = errors.Join(os.WriteFile(name, nil, 0o644), os.Rename(name, name+"2"), os.Remove(name+"2"))
+		}
+		b, e := os.ReadFile(m.Path("etc/hosts"))
+		others <- answer{b, errors.Join(err, e)}
+	}()
+	select {
+	case a := <-others:
+		if a.err != nil || string(a.text) != "writable" {
+			t.Errorf("%q, %v", a.text, a.err)
+		}
+	case a := <-user:
+		t.Errorf("a source that hangs answered %q, %v", a.text, a.err)
+		user <- a
+		<-others
+	case <-time.After(time.Minute):
+		t.Error("others wait for the source")
+	}
+	w.set(t, 0, false)
+	if a := <-user; a.err != nil || string(a.text) != "host" {
+		t.Errorf("%q, %v", a.text, a.err)
+	}
+	if err := os.WriteFile(src+"/file", []byte("longer than before"), 0o644); err != nil {
+		t.Error(err)
+	}
+	if got := read(t, m.Path("etc/one")); got != "longer than before" {
 		t.Errorf("%q", got)
 	}
 }

@@ -11,12 +11,16 @@ import (
 // reference.
 func (u *Union) Lookup(c *overlay.Caller, parent Node, name string, a *overlay.Attr) (Node, error) {
 	if p := u.point(parent, name); p != nil {
-		if g := p.root.g; g.src != nil && g.typ == unix.S_IFDIR && !g.src.private {
-			// The kernel keeps the parent locked meanwhile: a source that does not answer would
-			// keep all others from changing it. It asks for the attributes before it uses them,
-			// see Keep.
+		// The kernel keeps the parent locked meanwhile: a source that does not answer would
+		// keep all others from changing it. It asks for the attributes before it uses them,
+		// see Keep.
+		switch g := p.root.g; {
+		case g.src == nil || g.src.private:
+		case g.typ == unix.S_IFDIR:
 			*a = g.src.first
 			return p.root, nil
+		case g.src.remote:
+			return p.root, u.glance(g.src, a)
 		}
 		return p.root, u.Getattr(p.root, a)
 	}

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -36,6 +37,9 @@ type source struct {
 	gone   atomic.Bool // and the log says so; changed with mu held
 
 	said sync.Map // features the log has named as missing
+
+	late atomic.Int32                 // glances that the source has not answered in time
+	seen atomic.Pointer[overlay.Attr] // what the last one answered; nil: none did
 }
 
 // openSource finds what spec names. Errors are one line.
@@ -228,6 +232,44 @@ func (s *source) answered() {
 		s.gone.Store(false)
 		s.u.logf("%s %s: the source is back", s.spec.Kind, s.path)
 	}
+}
+
+// patience is how long a lookup waits for a source that may hang.
+const patience = time.Second
+
+// glance is getattr of the root of a file's source, for a lookup: it does not wait for a source that hangs, but
+// fills a with what was seen last. (Always to answer so would not do for a file: the kernel takes the size from
+// here, and what is mapped beyond it would be lost.)
+func (u *Union) glance(s *source, a *overlay.Attr) error {
+	answer := make(chan error, 1)
+	now := new(overlay.Attr)
+	if s.late.Load() == 0 {
+		go func() {
+			err := u.getattr(s.root, now)
+			if err == nil {
+				s.seen.Store(now)
+			}
+			answer <- err
+		}()
+		timer := time.NewTimer(patience)
+		defer timer.Stop()
+		select {
+		case err := <-answer:
+			*a = *now
+			return err
+		case <-timer.C:
+		}
+		s.late.Add(1)
+		go func() {
+			<-answer
+			s.late.Add(-1)
+		}()
+	}
+	*a = s.first
+	if seen := s.seen.Load(); seen != nil {
+		*a = *seen
+	}
+	return nil
 }
 
 // lacks notes in the log, once, that the source cannot do something. What the objects of the
