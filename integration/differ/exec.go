@@ -312,6 +312,11 @@ func (v *view) copy(a []string) error {
 	return v.with(a[0], unix.O_RDONLY, func(in handle) error {
 		return v.with(a[1], unix.O_WRONLY, func(out handle) error {
 			offIn, offOut, left := num(a[2]), num(a[3]), num(a[4])
+			st, err := in.stat()
+			if err != nil {
+				return err
+			}
+			left = min(left, st.Size-offIn) // not what a copy within the file adds to it
 			for left > 0 {
 				n, err := in.copyTo(out, offIn, offOut, left)
 				if err != nil || n == 0 {
@@ -442,7 +447,7 @@ func (v *view) removeTree(p string) error {
 		if e.name == "." || e.name == ".." {
 			continue
 		}
-		if err := v.removeTree(filepath.Join(p, e.name)); err != nil {
+		if err := v.removeTree(filepath.Join(p, e.name)); err != nil && (err != unix.ENOENT || !v.listsWhiteouts(e)) {
 			return err
 		}
 	}

@@ -19,18 +19,27 @@ func (s *stack) meant(o Op, want, got string) bool {
 		st, err := h.stat()
 		return err == nil && !s.plyfs.view.named(".", st.Ino)
 	}
-	// Changing what was removed with the directory it was in: the kernel has nowhere to copy it up to, plyfs does
-	// with files. With a directory both fail, each in its way. From here on the two differ.
+	// Changing what was removed: the kernel has nowhere to copy it up to (the whiteout is in the way, or the
+	// directory gone), plyfs does with files. With a directory both fail, each in its way. From here on the two differ.
 	if strings.HasPrefix(o.Name, "f") && s.plyfs.view.slots[o.Args[0]] != nil && strings.HasPrefix(want, "E") {
 		st, err := s.plyfs.view.slots[o.Args[0]].stat()
 		dir := st.Mode&unix.S_IFMT == unix.S_IFDIR
-		if err != nil || s.plyfs.view.named(".", st.Ino) || dir && got == "ok" || !dir && want != "ENOENT" {
+		if err != nil || s.plyfs.view.named(".", st.Ino) || dir && got == "ok" || !dir && want != "ENOENT" && want != "EEXIST" {
 			return false
 		}
 		for _, v := range []*view{&s.kernel.view, &s.plyfs.view} {
 			_, _ = v.do(op("close", o.Args[0]))
 		}
 		return true
+	}
+	// In passthrough mode who only reads keeps the file that was opened.
+	if o.Name == "fread" && s.v.mode == "passthrough" {
+		h, ok := s.plyfs.view.slots[o.Args[0]].(*sysHandle)
+		if !ok {
+			return false
+		}
+		how, err := unix.FcntlInt(uintptr(h.fd), unix.F_GETFL, 0)
+		return err == nil && how&unix.O_ACCMODE == unix.O_RDONLY
 	}
 	// That something is in the way of a directory xfs says in its own words.
 	return o.Name == "rename" && want == "EEXIST" && got == "ENOTEMPTY" && s.c.on() == "xfs"

@@ -224,6 +224,20 @@ var scripts = map[string]string{
 			unlink d
 			mkdir d 0755
 			rename c d/d`,
+	"what was removed can be changed": `
+		layer
+			put c 104 1
+		run
+			open 2 c r
+			unlink c
+			fsetx 2 trusted.t w
+			ls .`,
+	"a whiteout in the lowest layer is not listed": `
+		layer
+			mkdir c 01755
+			mknod c/d white
+		run
+			rmtree c`,
 	"overlapping ranges of a file that was handed over": `
 		variant passthrough
 		layer
