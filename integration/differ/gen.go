@@ -267,7 +267,7 @@ type Only struct {
 // Fuzz makes up the case of a seed and runs it.
 func Fuzz(parent string, seed uint64, only Only) (*Finding, error) {
 	r := rand.New(rand.NewPCG(seed, 0))
-	all := []string{"default", "default", "default", "uncached", "disk", "range", "metacopy", "userxattr", "noindex", "mixed", "moves", "bare", "passthrough", "passthrough", "shared"}
+	all := []string{"default", "default", "default", "uncached", "disk", "range", "metacopy", "userxattr", "noindex", "mixed", "moves", "bare", "shared"}
 	variant := all[r.IntN(len(all))]
 	if only.Variant != "" {
 		variant = only.Variant
