@@ -84,6 +84,17 @@ func (fs *FS) Outdated(n *Node) bool {
 	return n.x == nil || n.x.dataDir == nil
 }
 
+// Aliased says that n is of a lower layer and has several names. The kernel would know a node that is replaced by
+// [FS.Renew] by the others still, and show there what was before.
+func (fs *FS) Aliased(n *Node) bool {
+	if n.upper.Load() {
+		return false
+	}
+	fs.nodes.mu.Lock()
+	defer fs.nodes.mu.Unlock()
+	return n.links != nil
+}
+
 // Renew copies n up and takes it out of the view: the next lookup of its names finds a
 // fresh node with the same inode number, and n goes on serving what is open. It adds no
 // reference.

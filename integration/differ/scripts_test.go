@@ -238,6 +238,32 @@ var scripts = map[string]string{
 			mknod c/d white
 		run
 			rmtree c`,
+	"all names show what was written through one": `
+		variant passthrough
+		layer
+			put a 7699 1
+			link a b
+		run
+			stat b
+			open 1 a r
+			put a 0 2
+			stat b
+			chmod b 0600
+			stat a
+			link a c
+			unlink b
+			stat c
+			fread 1 0 100`,
+	"a range is copied from one filesystem to another": `
+		variant mixed
+		layer
+			mkdir d 0755
+		layer
+			put e 6661 743
+		run
+			create d/d 0644
+			copy e d/d 832 3128 417
+			read d/d`,
 	"overlapping ranges of a file that was handed over": `
 		variant passthrough
 		layer

@@ -71,6 +71,11 @@ type (
 		Source(n N) (fd int, done func())
 	}
 
+	// Aliaser says that a node cannot have a successor, because of its other names. The kernel does not read
+	// its lower file by itself.
+	Aliaser[N Node] interface {
+		Aliased(n N) bool
+	}
 	// Quiet reads for those who opened with O_NOATIME.
 	Quiet[N Node] interface {
 		ReadQuiet(n N, p []byte, off int64) (int, error)

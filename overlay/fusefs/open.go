@@ -129,6 +129,9 @@ func (f *openFiles[N]) how(r *request, n N, flags uint32, keep, direct bool, o *
 	id := n.ID()
 	h := f.get(id)
 	write := flags&unix.O_ACCMODE != unix.O_RDONLY
+	if x, ok := f.s.fs.(Aliaser[N]); ok && direct && !write && x.Aliased(n) {
+		direct = false // through the page cache, as in the other modes
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if direct && !h.cached && h.backing == 0 {
