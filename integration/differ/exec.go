@@ -255,12 +255,12 @@ func (v *view) doPath(name string, a []string) (string, error) {
 	panic("no operation " + name)
 }
 
-// truncate is truncate(2). That of an empty file to 0 is not told from O_TRUNC by FUSE, and only that
-// sets the time: here it is set, by utimensat.
+// truncate is truncate(2). Where the size stays, it is not told from O_TRUNC or ftruncate(2) by FUSE, and only those
+// set the time (for 0 bytes, on xfs for any): here it is set, by utimensat.
 func (v *view) truncate(p string, size int64) error {
 	st, err := v.t.lstat(p)
-	empty := err == nil && st.Size == 0 && st.Mode&unix.S_IFMT == unix.S_IFREG
-	if err := v.t.truncate(p, size); err != nil || size > 0 || !empty {
+	same := err == nil && st.Size == size && st.Mode&unix.S_IFMT == unix.S_IFREG
+	if err := v.t.truncate(p, size); err != nil || !same {
 		return err
 	}
 	return v.t.utimens(p, [2]unix.Timespec{{Sec: 1000}, {Sec: 1000}})
