@@ -120,7 +120,7 @@ func (t *coreTree) open(p string, flags int, mode uint32) (handle, error) {
 		err := t.at(p, func(dir *overlay.Node, _ *overlay.Attr) error {
 			var a overlay.Attr
 			if dir.Mode() == unix.S_IFLNK {
-				return unix.ELOOP
+				return unix.ENOTDIR
 			}
 			n, err := t.fs.Tmpfile(&t.caller, dir, mode, &a)
 			h = &coreHandle{t: t, n: n, flags: flags}
