@@ -402,7 +402,7 @@ func (t *coreTree) getxattr(p, name string) (val []byte, err error) {
 		}
 		buf := make([]byte, 4096)
 		size, err := t.fs.Getxattr(n, name, buf)
-		val = buf[:size]
+		val = buf[:max(size, 0)]
 		return err
 	})
 	return val, err
