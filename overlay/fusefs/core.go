@@ -70,7 +70,6 @@ type (
 	Splicer[N Node] interface {
 		Source(n N) (fd int, done func())
 	}
-
 	// Aliaser says that a node cannot have a successor, because of its other names. The kernel does not read
 	// its lower file by itself.
 	Aliaser[N Node] interface {
