@@ -225,14 +225,17 @@ func TestByRange(t *testing.T) {
 					}
 				}
 				m.Close(t)
-				if mode == "cached" && len(unfinished(t, l.Upper)) < len(rangeCases)/2 {
-					t.Error("most files are copied whole: ", unfinished(t, l.Upper))
+				left := unfinished(t, l.Upper)
+				if mode == "cached" && len(left) < len(rangeCases)/2 {
+					t.Error("most files are copied whole: ", left)
 				}
-				kernelRefuses(t, l)
+				if len(left) > 0 { // opening a file in passthrough mode completes it
+					kernelRefuses(t, l)
+				}
 				m = l.Plyfs(t, flags...)
 				check(t, "after a remount")
-				if !marked(l) {
-					t.Error("the mark of unfinished files is gone")
+				if marked(l) != (len(left) > 0) {
+					t.Errorf("%d files were unfinished, marked: %v", len(left), marked(l))
 				}
 				settle(t, m)
 				check(t, "completed")
