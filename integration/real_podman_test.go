@@ -21,15 +21,15 @@ cd "$DIR"
 podman build --isolation=chroot --ulimit nofile=1024:1024 -t localhost/one context
 run="--cgroups=disabled --network=none --ulimit nproc=1000:1000 --ulimit nofile=1024:1024"
 podman run --rm $run localhost/one
-podman run --name c1 $run localhost/one sh -ec '
+podman run --name box $run localhost/one sh -ec '
 	echo three > /three; rm /two-link; touch /moved/x; chown 5:6 /three
 	test ! -e /one; test ! -e /usr/share/doc; test -u /bin/true
 	echo "$(stat -c %i:%h /two)"
 	dd if=/dev/zero bs=1 count=1 seek=500000 conv=notrunc of="$(ls -S /usr/lib/x86_64-linux-gnu/libc.so* | head -n 1)" status=none'
-podman diff c1
-podman commit -q c1 localhost/two
+podman diff box
+podman commit -q box localhost/two
 podman run --rm $run localhost/two sh -ec 'cat /three; stat -c "owner %u:%g" /three; test ! -e /two-link; test -e /moved/x' || exit 1
-podman rm c1
+podman rm box
 podman rmi -f localhost/two localhost/one
 `
 
