@@ -31,7 +31,7 @@ interrupted. With --filesystem (as root) it works on a new filesystem in a loop 
 
 func runBench(c *command, args []string) error {
 	f := c.flags()
-	quick := f.Bool("quick", false, "few sizes, three rounds: about a minute")
+	quick := f.Bool("quick", false, "few sizes, two rounds: a minute")
 	fstype := f.String("filesystem", "", "make one of "+strings.Join(rig.Filesystems, ", ")+" and measure on that")
 	dir := f.String("dir", "", "where to work, else $TMPDIR or /tmp")
 	rounds := f.Int("rounds", 0, "rounds, else 5")

@@ -53,7 +53,7 @@ type Options struct {
 	Targets  bool    // only what the targets need
 	Custom   *Custom // instead of the sweep; nil for that
 	Largest  int64   // no file larger than this; 0 for 4 GiB (quick: 64 MiB)
-	Rounds   int     // 0 for 5 (quick: 3)
+	Rounds   int     // 0 for 5 (quick: 2)
 	Match    func(name string) bool
 	Peer     func(name string) bool             // which peers; nil for all
 	Progress func(done, total int, what string) // may be nil

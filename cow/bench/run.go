@@ -55,7 +55,7 @@ func Run(ctx context.Context, at Place, peers []*rig.Peer, o Options) (*Report, 
 	if o.Rounds <= 0 {
 		o.Rounds = 5
 		if o.Quick {
-			o.Rounds = 3
+			o.Rounds = 2
 		}
 	}
 	rep := &Report{Machine: rig.Describe(nil), Rounds: o.Rounds, Filesystem: "host"}
