@@ -52,7 +52,7 @@ func (fs *FS) Stat() Stat {
 	if fs.eng != nil {
 		s.Unfinished, s.UnfinishedBytes = fs.eng.Pending(pendingMax)
 		s.Threshold, _ = fs.eng.Threshold()
-		s.Ways = append(fs.ways("lower", fs.lowers), fs.ways("data", fs.datas)...)
+		s.Ways = fs.allWays()
 	}
 	fs.settle.mu.Lock()
 	if fs.settle.running {
@@ -60,6 +60,11 @@ func (fs *FS) Stat() Stat {
 	}
 	fs.settle.mu.Unlock()
 	return s
+}
+
+// allWays is for every layer that may have data; there is an upper.
+func (fs *FS) allWays() []Ways {
+	return append(fs.ways("lower", fs.lowers), fs.ways("data", fs.datas)...)
 }
 
 // ways gathers neighbours for which the methods are the same.
@@ -84,7 +89,7 @@ func (fs *FS) Describe() []string {
 		return nil
 	}
 	out := []string{fmt.Sprintf("marks in %s, the upper's filesystem has %s", fs.ns.Name(""), fs.can)}
-	for _, w := range fs.Stat().Ways {
+	for _, w := range fs.allWays() {
 		out = append(out, "copy-up from "+w.String())
 	}
 	if size, ever := fs.eng.Threshold(); ever {

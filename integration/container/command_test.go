@@ -22,17 +22,7 @@ func TestExitCodesAndSignals(t *testing.T) {
 		c.Ends(127, "run", "--rm", "app:v1", "nosuch")
 		const waits = "for s in 1 2 10 15; do trap \"exit $s\" $s; done; echo ready; while :; do sleep 0.05; done"
 		for sig, want := range map[os.Signal]int{unix.SIGTERM: 15, unix.SIGINT: 2, unix.SIGHUP: 1, unix.SIGUSR1: 10} {
-			cmd := c.Command("run", "--rm", "app:v1", "sh", "-c", waits)
-			out, err := cmd.StdoutPipe()
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := cmd.Start(); err != nil {
-				t.Fatal(err)
-			}
-			if _, err := out.Read(make([]byte, 6)); err != nil {
-				t.Error(err)
-			}
+			cmd := c.Begin("run", "--rm", "app:v1", "sh", "-c", waits)
 			if err := cmd.Process.Signal(sig); err != nil {
 				t.Error(err)
 			}
@@ -42,17 +32,7 @@ func TestExitCodesAndSignals(t *testing.T) {
 		}
 		c.Want("", "ps", "-a", "-q")
 		// One that does not listen to TERM is killed when the time is up; what it wrote is there.
-		cmd := c.Command("run", "--name", "deaf", "app:v1", "sh", "-c", "trap '' TERM; echo x > /x; echo ready; while :; do sleep 0.05; done")
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := out.Read(make([]byte, 6)); err != nil {
-			t.Error(err)
-		}
+		cmd := c.Begin("run", "--name", "deaf", "app:v1", "sh", "-c", "trap '' TERM; echo x > /x; echo ready; while :; do sleep 0.05; done")
 		c.Ends(128+9, "exec", "deaf", "sh", "-c", "kill -9 $$")
 		c.Ends(128+15, "exec", "deaf", "sh", "-c", "kill $$; sleep 5")
 		c.Want("deaf\n", "stop", "-t", "1", "deaf")

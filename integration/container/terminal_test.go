@@ -92,17 +92,7 @@ func TestClientKilled(t *testing.T) {
 		if runtime != "" {
 			harness.NeedTool(t, runtime)
 		}
-		cmd := c.Command("run", "--rm", "--name", "box", "--runtime", runtime, "app:v1", "sh", "-c", "trap exit TERM; echo ready; while :; do sleep 0.05; done")
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := out.Read(make([]byte, 6)); err != nil {
-			t.Error(err)
-		}
+		cmd := c.Begin("run", "--rm", "--name", "box", "--runtime", runtime, "app:v1", "sh", "-c", "trap exit TERM; echo ready; while :; do sleep 0.05; done")
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 		c.Want("box\n", "ps", "-q")

@@ -28,6 +28,23 @@ func (c *CLI) Command(args ...string) *exec.Cmd {
 	return cmd
 }
 
+// Begin starts plyfs and returns when its command has printed "ready".
+func (c *CLI) Begin(args ...string) *exec.Cmd {
+	c.T.Helper()
+	cmd := c.Command(args...)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		c.T.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		c.T.Fatal(err)
+	}
+	if _, err := out.Read(make([]byte, len("ready\n"))); err != nil {
+		c.T.Error(err)
+	}
+	return cmd
+}
+
 // Do runs plyfs, which must succeed, and returns what it printed.
 func (c *CLI) Do(args ...string) string {
 	c.T.Helper()
