@@ -217,7 +217,7 @@ func (fs *FS) presentLocked(n *Node, a *Attr) {
 			a.Blocks = max(a.Blocks, min(x.blocks, (a.Size+511)/512))
 		}
 	}
-	if n.parent == nil && n != fs.root && (n.isDir() || n.anchor < 0 && (n.x == nil || n.x.index == "")) {
+	if (n.isDir() || n.anchor < 0 && (n.x == nil || n.x.index == "")) && fs.removed(n) {
 		a.Nlink = 0 // removed from the view; the lower still has it
 	}
 	if fs.cfg.StaticNlink {

@@ -304,3 +304,38 @@ func (m *member) use(n *Node) (what string, err error) {
 	_, err = fs.ReadAt(n, make([]byte, 100), crowdFar)
 	return "read", err
 }
+
+// A node that has lost its name gets another one by a lookup, while somebody asks for its attributes.
+func TestNameGivenAgain(t *testing.T) {
+	w := newCrowd(t, func(*Config) {})
+	defer w.close()
+	var a Attr
+	n, err := w.fs.Lookup(nil, w.fs.root, "d", &a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.fs.Unlink(nil, w.fs.root, "d"); err != nil {
+		t.Fatal(err)
+	}
+	var asking sync.WaitGroup
+	asking.Go(func() {
+		for range 1000 {
+			var a Attr
+			if err := w.fs.Getattr(n, &a); err != nil || a.Nlink != 2 {
+				t.Errorf("%d links, %v", a.Nlink, err)
+				return
+			}
+		}
+	})
+	b, err := w.fs.Lookup(nil, w.fs.root, "b", &a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := w.fs.Lookup(nil, b, "f", &a)
+	if err != nil || again != n {
+		t.Fatalf("%p, %v, want %p", again, err, n)
+	}
+	asking.Wait()
+	w.fs.unref(b, 1)
+	w.fs.unref(n, 2)
+}

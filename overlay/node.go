@@ -22,8 +22,8 @@ type Node struct {
 	refs uint64 // lookups, children and pins; guarded by table.mu
 
 	// parent and name are one place of the node in the view; parent is nil when no
-	// name is left, and for the root. Changed with table.mu and mu held, so that
-	// either is enough to read them.
+	// name is left, and for the root. Guarded by table.mu: a lookup by another name gives
+	// a node one again without holding mu.
 	parent *Node
 	name   string
 	links  *links // nil: has one name; guarded by table.mu

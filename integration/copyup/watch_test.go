@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"syscall"
@@ -144,7 +145,11 @@ func TestWatch(t *testing.T) {
 func TestWatchEndsWithTheMount(t *testing.T) {
 	for name, end := range map[string]func(t *testing.T, m *harness.Mount){
 		"unmounted": func(t *testing.T, m *harness.Mount) {
-			if out, err := harness.Run("umount", m.Dir); err != nil {
+			out, err := harness.Run("umount", m.Dir)
+			for i := 0; i < 10 && strings.Contains(out, "in use"); i++ { // a question of watch was under way
+				out, err = harness.Run("umount", m.Dir)
+			}
+			if err != nil {
 				t.Errorf("umount: %v\n%s", err, out)
 			}
 		},
@@ -164,8 +169,8 @@ func TestWatchEndsWithTheMount(t *testing.T) {
 func TestWatchOfAStuckMount(t *testing.T) {
 	_, m := watched(t)
 	w := watch(t, m)
-	must(t, unix.Kill(m.PID(), unix.SIGSTOP))
 	defer func() { must(t, unix.Kill(m.PID(), unix.SIGCONT)) }()
+	stopIdle(t, m)
 	time.Sleep(3 * 100 * time.Millisecond) // it asks every 100 ms, and is not answered any more
 	_, err := w.keyboard.Write([]byte{3})
 	must(t, err)
@@ -174,4 +179,47 @@ func TestWatchOfAStuckMount(t *testing.T) {
 	case <-time.After(patience):
 		t.Error("plyfs watch hangs")
 	}
+}
+
+// stopIdle stops the daemon where it has no request in hand: a caller whose request was taken is one that the kernel
+// lets nobody kill (request_wait_answer in fs/fuse/dev.c).
+func stopIdle(t *testing.T, m *harness.Mount) {
+	t.Helper()
+	var st unix.Stat_t
+	must(t, unix.Stat(m.Dir, &st))
+	connections := harness.Dir(t)
+	must(t, unix.Mount("fusectl", connections, "fusectl", 0, ""))
+	defer func() { must(t, unix.Unmount(connections, 0)) }()
+	waiting := filepath.Join(connections, itoa(int(unix.Minor(st.Dev))), "waiting")
+	for range 100 {
+		must(t, unix.Kill(m.PID(), unix.SIGSTOP))
+		for !stopped(t, m.PID()) {
+			time.Sleep(time.Millisecond)
+		}
+		b, err := os.ReadFile(waiting)
+		must(t, err)
+		if strings.TrimSpace(string(b)) == "0" {
+			return
+		}
+		must(t, unix.Kill(m.PID(), unix.SIGCONT))
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Fatal("the daemon is never idle")
+}
+
+// stopped says whether all threads of a process have stopped.
+func stopped(t *testing.T, pid int) bool {
+	t.Helper()
+	tasks, err := filepath.Glob("/proc/" + itoa(pid) + "/task/*/stat")
+	must(t, err)
+	for _, task := range tasks {
+		b, err := os.ReadFile(task)
+		if err == nil && !strings.Contains(string(b), ") T ") {
+			return false
+		}
+	}
+	if len(tasks) == 0 {
+		t.Fatal("the daemon is gone")
+	}
+	return true
 }
