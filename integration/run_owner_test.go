@@ -1,8 +1,10 @@
 package integration
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -133,4 +135,116 @@ func TestOverriddenLayers(t *testing.T) {
 		wantOwner(t, l.Upper+"/d", want, group)
 		wantOwner(t, l.Upper+"/d/new", 0, 0)
 	}
+}
+
+// Empty files stand for devices, fifos and sockets where those cannot be made, or cannot have the attribute.
+func TestOverriddenTypes(t *testing.T) {
+	harness.NeedRoot(t)
+	const user, privileged = "user.containers.override_stat", "security.fuseoverlayfs.override_stat"
+	types := map[string]string{"null": "char-1-3", "null2": "char1:3", "disk": "block-259-7", "disk2": "block8:1", "pipe": "pipe",
+		"socket": "socket", "file": "file", "white": "char-0-0"}
+	want := map[string]string{"null": "c 1:3", "null2": "c 1:3", "disk": "b 259:7", "disk2": "b 8:1", "pipe": "p 0:0", "socket": "s 0:0",
+		"file": "- 0:0", "white": "- 0:0", "full": "- 0:0"}
+	stack := func(attr string) *harness.Layers {
+		tree := "f full content\nx full " + attr + " 5:6:0640:char-1-3\nx . " + attr + " 0:0:0755:dir\n"
+		for name, typ := range types {
+			tree += "f " + name + " \nx " + name + " " + attr + " 5:6:0640:" + typ + "\n"
+		}
+		return harness.NewLayers(t, tree+"h again null\nd sub", "d sub\nf sub/b 1")
+	}
+	check := func(dir string, mode uint32) {
+		t.Helper()
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files := slices.DeleteFunc(entries, os.DirEntry.IsDir)
+		if len(files) != len(want)+1 {
+			t.Errorf("%d names, want %d", len(files), len(want)+1)
+		}
+		for _, e := range files {
+			name := strings.Replace(e.Name(), "again", "null", 1)
+			var st unix.Stat_t
+			if err := unix.Lstat(filepath.Join(dir, e.Name()), &st); err != nil {
+				t.Error(err)
+			}
+			if got := fmt.Sprintf("%c %d:%d", typeLetter(st.Mode), unix.Major(st.Rdev), unix.Minor(st.Rdev)); got != want[name] {
+				t.Errorf("%s is %s, want %s", e.Name(), got, want[name])
+			}
+			if listed := typeLetter(listedType(e)); listed != want[name][0] {
+				t.Errorf("%s is listed as %c", e.Name(), listed)
+			}
+			if st.Mode&0o7777 != mode || st.Uid != 5 {
+				t.Errorf("%s has mode %o, owner %d", e.Name(), st.Mode, st.Uid)
+			}
+		}
+	}
+	change := func(l *harness.Layers) {
+		t.Helper()
+		for name := range want {
+			if err := unix.Chmod(filepath.Join(l.Mnt, name), 0o600); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			if err := os.Chown(filepath.Join(l.Mnt, name), 5, 9); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		if err := os.WriteFile(l.Mnt+"/null", []byte("gone"), 0); err != nil {
+			t.Error(err)
+		}
+		if b, err := os.ReadFile(l.Mnt + "/null"); err != nil || len(b) > 0 {
+			t.Errorf("what was written to a null device: %q, %v", b, err)
+		}
+		wantOwner(t, l.Mnt+"/again", 5, 9) // one file with two names
+	}
+	t.Run("kept in the upper", func(t *testing.T) {
+		l := stack(user)
+		optioned(t, l, "xattr_permissions=2")
+		check(l.Mnt, 0o640)
+		change(l)
+		check(l.Mnt, 0o600)
+		plyfs(t, "umount", l.Mnt)
+		buf := make([]byte, 100)
+		for name, typ := range types {
+			n, err := unix.Lgetxattr(filepath.Join(l.Upper, name), user, buf)
+			if got := string(buf[:max(n, 0)]); err != nil || got != "5:9:0600:"+typ {
+				t.Errorf("%s: %q, %v", name, got, err)
+			}
+		}
+		optioned(t, l, "xattr_permissions=2")
+		check(l.Mnt, 0o600)
+	})
+	t.Run("as such in the upper", func(t *testing.T) {
+		l := stack(privileged)
+		optioned(t, l, "")
+		check(l.Mnt, 0o640)
+		change(l)
+		plyfs(t, "umount", l.Mnt)
+		check(l.Upper, 0o600)
+	})
+	t.Run("not believed", func(t *testing.T) {
+		l := stack(user)
+		optioned(t, l, "")
+		if st, err := os.Lstat(l.Mnt + "/null"); err != nil || !st.Mode().IsRegular() {
+			t.Errorf("%v, %v", st, err)
+		}
+	})
+}
+
+// typeLetter is the first letter of ls -l.
+func typeLetter(mode uint32) byte { return "?pc?d?b?-?l?s???"[mode>>12&15] }
+
+// listedType is the type of a listed name, as in a mode.
+func listedType(e os.DirEntry) uint32 {
+	switch typ := e.Type(); {
+	case typ&os.ModeCharDevice != 0:
+		return unix.S_IFCHR
+	case typ&os.ModeDevice != 0:
+		return unix.S_IFBLK
+	case typ&os.ModeNamedPipe != 0:
+		return unix.S_IFIFO
+	case typ&os.ModeSocket != 0:
+		return unix.S_IFSOCK
+	}
+	return unix.S_IFREG
 }

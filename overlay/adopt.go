@@ -85,7 +85,10 @@ func (fs *FS) adoptLink(n *Node, f *found) (linkKey, bool, error) {
 	}
 	defer fs.indexd.Done()
 	var st Attr
-	if err := layer.Stat(fd, entry, &st); err != nil || uint32(st.Mode)&unix.S_IFMT != n.typ {
+	if err := layer.Stat(fd, entry, &st); err != nil {
+		return k, true, nil
+	}
+	if fs.retypeAt(fs.upper, fd, entry, &st); uint32(st.Mode)&unix.S_IFMT != n.typ {
 		return k, true, nil
 	}
 	var buf [128]byte

@@ -147,6 +147,7 @@ func (fs *FS) otherPart(p *Part, parent *Node, name, viewPath string) {
 		return
 	}
 	p.Part = "hidden"
+	fs.retypeAt(dir.Tree(), fd, at, &st)
 	if kind := TypeName(uint32(st.Mode) & unix.S_IFMT); kind != "file" {
 		p.Part += " " + kind
 	}

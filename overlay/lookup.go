@@ -194,6 +194,7 @@ func (s *search) try(part *layer.Dir, upper, last bool) (bool, error) {
 	if s.have && !f.metacopy {
 		return false, nil // a file below a directory
 	}
+	fs.retypeAt(part.Tree(), fd, s.name, &st)
 	if s.have { // the data of a metadata-only file, or another such
 		if st.Mode&unix.S_IFMT != unix.S_IFREG {
 			return false, nil

@@ -164,6 +164,7 @@ func (fs *FS) readPart(d *directory, x *nameIndex, part *layer.Dir, number uint1
 	var names arena
 	var wh []string // .wh. files hide names of the parts below, not of their own
 	before := len(x.ents)
+	overridden := fs.overrides[part.Tree()] != ""
 	err = layer.ReadDirFunc(fd, func(raw []byte, ino uint64, typ uint8) error {
 		if len(raw) > 4 && raw[0] == '.' && raw[1] == 'w' && raw[2] == 'h' && raw[3] == '.' {
 			if target, ok := whiteout.AUFSTarget(string(raw)); ok {
@@ -172,14 +173,16 @@ func (fs *FS) readPart(d *directory, x *nameIndex, part *layer.Dir, number uint1
 			}
 			return nil // .wh..wh.*: marks and housekeeping of AUFS
 		}
-		if typ == unix.DT_UNKNOWN || typ == unix.DT_CHR || (typ == unix.DT_REG && d.xwhiteouts.Load()) {
+		if typ == unix.DT_UNKNOWN || typ == unix.DT_CHR || typ == unix.DT_REG && (overridden || d.xwhiteouts.Load()) {
 			var st Attr
 			if err := layer.Stat(fd, string(raw), &st); err != nil {
 				return nil // gone meanwhile
 			}
-			typ = uint8(st.Mode >> 12)
 			if fs.isWhiteout(d, fd, string(raw), &st) {
 				typ = unix.DT_WHT
+			} else {
+				fs.retypeAt(part.Tree(), fd, string(raw), &st)
+				typ = uint8(st.Mode >> 12)
 			}
 		}
 		if !single {

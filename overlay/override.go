@@ -10,7 +10,7 @@ import (
 	"github.com/plyfs/plyfs/whiteout"
 )
 
-// Owners and modes kept in an attribute, where files cannot have their own: as containers/storage
+// Owners, modes and types kept in an attribute, where files cannot have their own: as containers/storage
 // writes them into layers (force_mask), and fuse-overlayfs under xattr_permissions. A layer
 // is kept so if its root has the attribute.
 
@@ -109,29 +109,58 @@ func mayOverride(attr string, mode uint32) bool {
 	return attr == whiteout.OverrideStatPrivileged
 }
 
-// overriddenAt is overridden for an object of a layer.
-func (fs *FS) overriddenAt(t *layer.Tree, fd int, name string, a *Attr) {
+// overrideAt reads the attribute of an object of a layer.
+func (fs *FS) overrideAt(t *layer.Tree, fd int, name string) (o whiteout.OverrideStat, ok bool) {
 	attr := fs.overrides[t]
 	if attr == "" {
-		return
+		return o, false
 	}
 	var buf [128]byte
 	size, err := layer.Getxattr(fd, name, attr, buf[:])
 	if err != nil {
-		return
+		return o, false
 	}
-	o, err := whiteout.ParseOverrideStat(buf[:size])
-	if err != nil {
+	o, err = whiteout.ParseOverrideStat(buf[:size])
+	return o, err == nil
+}
+
+// overriddenAt is overridden for an object of a layer.
+func (fs *FS) overriddenAt(t *layer.Tree, fd int, name string, a *Attr) {
+	o, ok := fs.overrideAt(t, fd, name)
+	if !ok {
 		return
 	}
 	a.Uid, a.Gid = o.UID, o.GID
 	a.Mode = a.Mode&unix.S_IFMT | uint16(o.Mode)
+	retype(o, a)
+}
+
+// retype shows the empty file that stands for a device, a fifo or a socket as that. A character
+// device 0:0 would be a whiteout where it is copied up to: it stays a file.
+func retype(o whiteout.OverrideStat, a *Attr) {
+	typ, major, minor, ok := o.Special()
+	if !ok || a.Mode&unix.S_IFMT != unix.S_IFREG || a.Size != 0 || whiteout.IsWhiteoutDev(typ, major, minor) {
+		return
+	}
+	a.Mode = a.Mode&0o7777 | uint16(typ)
+	a.Rdev_major, a.Rdev_minor = major, minor
+}
+
+// retypeAt is retype for an object of a layer.
+func (fs *FS) retypeAt(t *layer.Tree, fd int, name string, a *Attr) {
+	if fs.overrides[t] == "" || a.Mode&unix.S_IFMT != unix.S_IFREG || a.Size != 0 {
+		return
+	}
+	if o, ok := fs.overrideAt(t, fd, name); ok {
+		retype(o, a)
+	}
 }
 
 // override writes the attribute for an upper object: mask says which of the values
-// count, the others stay.
+// count, the others stay, and so does the type.
 func (fs *FS) override(fd int, name string, st *Attr, set *SetAttr) error {
-	o := whiteout.OverrideStat{UID: st.Uid, GID: st.Gid, Mode: uint32(st.Mode) & 0o7777}
+	before, _ := fs.overrideAt(fs.upper, fd, name)
+	o := whiteout.OverrideStat{UID: st.Uid, GID: st.Gid, Mode: uint32(st.Mode) & 0o7777, Type: before.Type}
 	if set.Mask&SetUID != 0 {
 		o.UID = set.UID
 	}
@@ -145,7 +174,7 @@ func (fs *FS) override(fd int, name string, st *Attr, set *SetAttr) error {
 }
 
 // carryOver prepares the copy-up of an object whose owner and mode are in an attribute: an upper that
-// keeps them so gets the attribute, another one the owner and the mode. st is the object's;
+// keeps them so gets the attribute, another one the owner, the mode and the type. st is the object's;
 // what is returned are attributes to set.
 func (fs *FS) carryOver(t *layer.Tree, fd int, name string, st *Attr) (xattrs [][2]string) {
 	if fs.overrides == nil {
@@ -161,6 +190,7 @@ func (fs *FS) carryOver(t *layer.Tree, fd int, name string, st *Attr) (xattrs []
 	if !mayOverride(attr, uint32(st.Mode)) {
 		return nil
 	}
-	o := whiteout.OverrideStat{UID: shown.Uid, GID: shown.Gid, Mode: uint32(shown.Mode) & 0o7777}
+	o, _ := fs.overrideAt(t, fd, name) // for its type
+	o.UID, o.GID, o.Mode = shown.Uid, shown.Gid, uint32(shown.Mode)&0o7777
 	return [][2]string{{attr, string(o.Encode())}}
 }

@@ -98,7 +98,7 @@ func FuzzProtAttr(f *testing.F) {
 }
 
 func FuzzOverrideStat(f *testing.F) {
-	for _, s := range []string{"0:0:0755", "5:6:100640", "1:2:04755:char-1-3", "1:2:3:", ":::", "4294967295:0:0", "1:2:8"} {
+	for _, s := range []string{"0:0:0755", "5:6:100640", "1:2:04755:char-1-3", "1:2:3:block8:0", "1:2:3:", ":::", "4294967295:0:0", "1:2:8"} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -109,6 +109,9 @@ func FuzzOverrideStat(f *testing.F) {
 		again, err := ParseOverrideStat(o.Encode())
 		if err != nil || again != o || o.Mode > 0o7777 {
 			t.Fatalf("%q: %+v, then %+v, %v", b, o, again, err)
+		}
+		if typ, major, minor, ok := o.Special(); ok && (typ&^typeMask != 0 || major > 0xfff || minor > 0xfffff) {
+			t.Fatalf("%q: %o %d:%d", b, typ, major, minor)
 		}
 	})
 }

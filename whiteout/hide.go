@@ -13,8 +13,11 @@ const (
 )
 
 const (
-	typeMask = 0o170000
-	typeChar = 0o020000
+	typeMask   = 0o170000
+	typeSocket = 0o140000
+	typeBlock  = 0o060000
+	typeChar   = 0o020000
+	typeFIFO   = 0o010000
 )
 
 // IsWhiteoutDev says whether an object is a whiteout: a character device 0:0.

@@ -115,12 +115,12 @@ const (
 	OverrideStatOld        = "user.fuseoverlayfs.override_stat" // fuse-overlayfs before 1.14
 )
 
-// OverrideStat is the owner and mode that containers/storage keeps in an attribute
+// OverrideStat is the owner, mode and type that containers/storage keeps in an attribute
 // where files cannot have them: "uid:gid:mode[:type]", mode in octal. fuse-overlayfs
 // writes the type bits into the mode; they are not kept.
 type OverrideStat struct {
 	UID, GID, Mode uint32
-	Type           string // "", "file", "dir", "symlink", "pipe", "socket", "block-MAJ-MIN", "char-MAJ-MIN"
+	Type           string // as it is written, see Special; "" for none
 }
 
 var errOverride = errors.New("bad override_stat attribute")
@@ -139,10 +139,11 @@ func ParseOverrideStat(v []byte) (OverrideStat, error) {
 	}
 	o := OverrideStat{UID: uint32(uid), GID: uint32(gid), Mode: uint32(mode) & 0o7777}
 	if len(f) == 4 {
-		if f[3] == "" || len(f[3]) > 64 || strings.ContainsAny(f[3], ":\x00") {
+		o.Type = f[3]
+		_, _, _, special := o.Special()
+		if o.Type == "" || len(o.Type) > 64 || strings.Contains(o.Type, "\x00") || strings.Contains(o.Type, ":") && !special {
 			return OverrideStat{}, errOverride
 		}
-		o.Type = f[3]
 	}
 	return o, nil
 }
@@ -154,4 +155,37 @@ func (o OverrideStat) Encode() []byte {
 		v = append(append(v, ':'), o.Type...)
 	}
 	return v
+}
+
+// Special returns what the object is to be if that is neither file, directory nor symbolic link: the type
+// bits, and the numbers of a device. containers/storage writes pipe, socket, block-8-1 and char-1-3;
+// block8:1, block:8:1 and the like are read, too.
+func (o OverrideStat) Special() (typ, major, minor uint32, ok bool) {
+	switch o.Type {
+	case "pipe":
+		return typeFIFO, 0, 0, true
+	case "socket":
+		return typeSocket, 0, 0, true
+	}
+	typ = typeBlock
+	numbers, ok := strings.CutPrefix(o.Type, "block")
+	if !ok {
+		typ = typeChar
+		if numbers, ok = strings.CutPrefix(o.Type, "char"); !ok {
+			return 0, 0, 0, false
+		}
+	}
+	if numbers != "" && (numbers[0] == '-' || numbers[0] == ':') {
+		numbers = numbers[1:]
+	}
+	i := strings.IndexAny(numbers, "-:")
+	if i < 0 {
+		return 0, 0, 0, false
+	}
+	maj, err1 := strconv.ParseUint(numbers[:i], 10, 12) // the widths of a dev_t in stat(2)
+	mnr, err2 := strconv.ParseUint(numbers[i+1:], 10, 20)
+	if err1 != nil || err2 != nil {
+		return 0, 0, 0, false
+	}
+	return typ, uint32(maj), uint32(mnr), true
 }

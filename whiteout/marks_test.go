@@ -72,6 +72,8 @@ func TestMarksRoundTrip(t *testing.T) {
 		"0:0:0755":           {0, 0, 0o755, ""},
 		"5:6:04640:file":     {5, 6, 0o4640, "file"},
 		"1:2:0644:block-8-1": {1, 2, 0o644, "block-8-1"},
+		"1:2:0644:char1:3":   {1, 2, 0o644, "char1:3"},
+		"1:2:0644:later":     {1, 2, 0o644, "later"},
 	} {
 		if got, err := ParseOverrideStat([]byte(text)); err != nil || got != o || string(o.Encode()) != text {
 			t.Errorf("%s: %+v, %v, %s", text, got, err, o.Encode())
@@ -80,9 +82,27 @@ func TestMarksRoundTrip(t *testing.T) {
 	if o, err := ParseOverrideStat([]byte("5:6:100640")); err != nil || o.Mode != 0o640 {
 		t.Errorf("with type bits, as fuse-overlayfs writes it: %+v, %v", o, err)
 	}
-	for _, bad := range []string{"", "1", "1:2", "1:2:9", "-1:2:3", "1:2:3:", "1:2:3:a:b", "a:b:c", "1:2:1777777"} {
+	for _, bad := range []string{"", "1", "1:2", "1:2:9", "-1:2:3", "1:2:3:", "1:2:3:a:b", "1:2:3:block8:", "1:2:3:char1:2:3", "a:b:c", "1:2:1777777"} {
 		if _, err := ParseOverrideStat([]byte(bad)); err == nil {
 			t.Errorf("%q is an owner", bad)
+		}
+	}
+}
+
+func TestOverrideStatSpecial(t *testing.T) {
+	for typ, want := range map[string][3]uint32{
+		"pipe": {typeFIFO}, "socket": {typeSocket},
+		"block-8-1": {typeBlock, 8, 1}, "block8:1": {typeBlock, 8, 1}, "block:8:1": {typeBlock, 8, 1},
+		"char-1-3": {typeChar, 1, 3}, "char1:3": {typeChar, 1, 3}, "char-4095-1048575": {typeChar, 4095, 1<<20 - 1},
+	} {
+		mode, major, minor, ok := OverrideStat{Type: typ}.Special()
+		if got := [3]uint32{mode, major, minor}; got != want || !ok {
+			t.Errorf("%s: %v, %v", typ, got, ok)
+		}
+	}
+	for _, typ := range []string{"", "file", "dir", "symlink", "block", "char", "char-1", "char-1-", "char--1-2", "char-4096-0", "block-1-x", "pipes"} {
+		if _, _, _, ok := (OverrideStat{Type: typ}).Special(); ok {
+			t.Errorf("%q is a special file", typ)
 		}
 	}
 }
