@@ -85,7 +85,7 @@ func umount(point string, lazy bool) error {
 			fmt.Fprintf(os.Stderr, "plyfs: %v\n", err) // the daemon tries again at its end
 		}
 	}
-	err = fusefs.Unmount(path)
+	err = unmountPatiently(path)
 	if errors.Is(err, unix.EBUSY) {
 		return fmt.Errorf("%s: in use (a file is open, or somebody's working directory is in it); --lazy takes it away all the same", point)
 	}
@@ -93,6 +93,24 @@ func umount(point string, lazy bool) error {
 		return err
 	}
 	return waitDaemon(daemon, point, device)
+}
+
+// Who asks a mount something, as plyfs watch does ten times a second, keeps it busy just then: "in use"
+// is said only when it is after a few tries.
+const (
+	busyTries = 20
+	busyPause = 30 * time.Millisecond
+)
+
+// unmountPatiently is fusefs.Unmount, tried again while the mount is in use.
+func unmountPatiently(path string) error {
+	for i := 1; ; i++ {
+		err := fusefs.Unmount(path)
+		if i == busyTries || !errors.Is(err, unix.EBUSY) {
+			return err
+		}
+		time.Sleep(busyPause)
+	}
 }
 
 // deviceOf returns the device number of a mount as mountinfo writes it; "" if it cannot be known.

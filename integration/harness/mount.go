@@ -216,6 +216,7 @@ func Alive(pid int) bool {
 type Stat struct {
 	Requests map[string]uint64 `json:"requests"`
 	Total    uint64            `json:"total"`
+	Control  uint64            `json:"control"` // what was asked as this is
 	Panics   uint64            `json:"panics"`
 	Union    struct {
 		Daemon struct {
