@@ -16,13 +16,7 @@ import (
 //
 // SOURCE names nothing; it is shown in the first column of /proc/mounts.
 
-// isHelperName tells by the name the program was started under that no subcommand
-// follows.
-func isHelperName(name string) bool {
-	return name == "fuse-overlayfs" || name == "mount.plyfs" || strings.HasPrefix(name, "mount.fuse")
-}
-
-// wantsHelper tells it by the arguments: there is a -o, or nothing but flags.
+// wantsHelper tells by the arguments that no subcommand follows (by the name: launch.IsHelperName): there is a -o, or nothing but flags.
 func wantsHelper(args []string) bool {
 	if strings.HasPrefix(args[0], "-") {
 		return true

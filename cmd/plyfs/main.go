@@ -1,9 +1,15 @@
+// The runtime need not look for a limit of processors in control groups, and again every second: a daemon is told how many it
+// has (launch), and every command starts sooner.
+//
+//go:debug containermaxprocs=0
+//go:debug updatemaxprocs=0
+
 // Command plyfs mounts layered root filesystems and tells what happens in them.
 //
 // There is one file per subcommand and one table of them (command.go). What a
 // subcommand does beyond reading its arguments and printing is done elsewhere: the
 // union in package overlay, serving it in overlay/fusefs. A mount is served by
-// a daemon, which is this program again (daemon.go, serve.go); the other
+// a daemon, which is this program again (launch, daemon.go, serve.go); the other
 // subcommands talk to it through extended attributes of the mount (control.go).
 package main
 
@@ -11,7 +17,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"unicode"
@@ -20,6 +25,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/plyfs/plyfs/cmd/plyfs/cell"
+	"github.com/plyfs/plyfs/cmd/plyfs/launch"
 )
 
 // usageError is a fault in the command line, as opposed to one of doing it.
@@ -43,16 +49,23 @@ func main() {
 	case errors.As(err, &command): // it has said what there is to say
 		os.Exit(int(command))
 	}
-	fmt.Fprintln(os.Stderr, "plyfs: "+oneLine(err.Error()))
+	text, code := oneLine(err.Error()), codeOf(err)
+	fmt.Fprintln(os.Stderr, "plyfs: "+text)
+	launch.Failed(code, text)
+	os.Exit(code)
+}
+
+// codeOf is the exit code for an error.
+func codeOf(err error) int {
 	var own failedError
 	if errors.As(err, &own) {
-		os.Exit(own.code)
+		return own.code
 	}
 	var usage usageError
 	if errors.As(err, &usage) {
-		os.Exit(exitUsage)
+		return exitUsage
 	}
-	os.Exit(exitFailed)
+	return exitFailed
 }
 
 // oneLine keeps a name with a line break in it from looking like a second message, and what an image says from
@@ -80,7 +93,7 @@ func dispatch(argv []string) error {
 	}
 	args := argv[1:]
 	switch {
-	case isHelperName(filepath.Base(argv[0])):
+	case launch.IsHelperName(argv[0]):
 		return mountHelper(args)
 	case len(args) == 0:
 		printOverview(os.Stderr)

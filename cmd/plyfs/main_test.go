@@ -8,12 +8,15 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/plyfs/plyfs/cmd/plyfs/launch"
 	"github.com/plyfs/plyfs/cmd/plyfs/mountopt"
 )
 
 // Faults of the command line are told from others, before anything is mounted.
 func TestWrongUsage(t *testing.T) {
-	t.Setenv(readyVariable, "") // whatever gets as far as a daemon fails at once
+	started := 0
+	startDaemon = func() int { started++; return 0 }
+	t.Cleanup(func() { startDaemon = launch.Start })
 	for _, tt := range []struct{ line, want string }{
 		{"plyfs", "no command"},
 		{"plyfs frobnicate", `unknown command "frobnicate"`},
@@ -33,7 +36,6 @@ func TestWrongUsage(t *testing.T) {
 		{"mount.fuse.plyfs none /m -o lowerdir=", "option lowerdir: missing"},
 		{"plyfs umount", "usage: plyfs umount"},
 		{"plyfs help nonsense", `no command "nonsense"`},
-		{"plyfs mount --lower /a /m", "is not a descriptor"}, // the line itself is right
 	} {
 		err := dispatch(strings.Fields(tt.line))
 		var usage usageError
@@ -41,28 +43,11 @@ func TestWrongUsage(t *testing.T) {
 			t.Errorf("%s: %v, want a usage error with %q", tt.line, err, tt.want)
 		}
 	}
-}
-
-func TestReadReport(t *testing.T) {
-	for _, tt := range []struct {
-		in    string
-		ready bool
-		err   string
-	}{
-		{"ready\n", true, ""},
-		{"say hello\nready\n", true, ""},
-		{"say hello\nfail /a: no such directory\n", false, "/a: no such directory"},
-		{"", false, ""},
-		{"say hel", false, ""},
-	} {
-		ready, err := readReport(strings.NewReader(tt.in))
-		got := ""
-		if err != nil {
-			got = err.Error()
-		}
-		if ready != tt.ready || got != tt.err {
-			t.Errorf("%q: %v, %q", tt.in, ready, got)
-		}
+	if started != 0 {
+		t.Errorf("%d of them started a daemon", started)
+	}
+	if err := dispatch([]string{"plyfs", "mount", "--lower", "/a", "/m"}); err != nil || started != 1 {
+		t.Errorf("a right line: %v, started %d daemons", err, started)
 	}
 }
 

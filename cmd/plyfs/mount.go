@@ -4,10 +4,10 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 
 	"github.com/spf13/pflag"
 
+	"github.com/plyfs/plyfs/cmd/plyfs/launch"
 	"github.com/plyfs/plyfs/cmd/plyfs/mountopt"
 	"github.com/plyfs/plyfs/overlay/graft"
 )
@@ -91,30 +91,42 @@ func mount(o *mountopt.Options, mountpoint string, foreground bool) error {
 	if o.Log == "" {
 		o.Log = os.Getenv(logVariable)
 	}
-	// The daemon leaves the working directory, and paths that do not start at the root
+	if !launch.Waited() && !foreground {
+		if code := startDaemon(); code != 0 {
+			return exitCode(code) // it has said why
+		}
+		return nil
+	}
+	// A daemon leaves the working directory, and paths that do not start at the root
 	// are what Podman gives.
-	for _, p := range paths(o, &mountpoint) {
-		if *p == "" {
+	if err := fromRoot(paths(o, &mountpoint)); err != nil {
+		return err
+	}
+	if launch.Waited() {
+		return serveAsDaemon(o, mountpoint)
+	}
+	return serveHere(o, mountpoint)
+}
+
+// fromRoot makes paths absolute, as filepath.Abs does, which asks for the working directory anew for each.
+func fromRoot(list []*string) error {
+	dir := ""
+	for _, p := range list {
+		switch {
+		case *p == "":
 			continue
+		case filepath.IsAbs(*p):
+			*p = filepath.Clean(*p)
+			continue
+		case dir == "":
+			var err error
+			if dir, err = os.Getwd(); err != nil {
+				return err
+			}
 		}
-		abs, err := filepath.Abs(*p)
-		if err != nil {
-			return err
-		}
-		*p = abs
+		*p = filepath.Join(dir, *p)
 	}
-	if fd, ok := os.LookupEnv(readyVariable); ok {
-		os.Unsetenv(readyVariable)
-		n, err := strconv.Atoi(fd)
-		if err != nil {
-			return usagef("%s=%q is not a descriptor", readyVariable, fd)
-		}
-		return serveAsDaemon(o, mountpoint, n)
-	}
-	if foreground {
-		return serveHere(o, mountpoint)
-	}
-	return startDaemon(o)
+	return nil
 }
 
 func paths(o *mountopt.Options, mountpoint *string) []*string {
