@@ -14,8 +14,9 @@ type Cache struct {
 	limit int
 	tree  sync.RWMutex // see the package comment
 
-	mu  sync.Mutex
-	lru *list.List // of *Dir with a descriptor
+	mu          sync.Mutex            // guards the rest
+	lru         *list.List            // of *Dir with a descriptor
+	filesystems map[uint64]Filesystem // by device, see Tree.identify
 }
 
 // NewCache returns a cache of up to n unused descriptors, or as many as the limit of
@@ -28,7 +29,7 @@ func NewCache(n int) *Cache {
 			n = int(min(max(r.Cur/4, 64), 16384))
 		}
 	}
-	return &Cache{limit: n, lru: list.New()}
+	return &Cache{limit: n, lru: list.New(), filesystems: map[uint64]Filesystem{}}
 }
 
 // RaiseNoFile raises the limit of open files as far as this process may, and returns it.

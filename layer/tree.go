@@ -25,6 +25,9 @@ type TreeOptions struct {
 	// likewise). An upper and its work directory cannot be private: renames do not
 	// cross mounts.
 	Private bool
+	// Opened, if not nil, is called with a descriptor of the directory that was opened for
+	// reading, and is closed afterwards.
+	Opened func(fd int)
 }
 
 // Tree is one directory tree of a union. It is safe for use from any goroutine.
@@ -52,35 +55,40 @@ func OpenTree(path string, index int, cache *Cache, o TreeOptions) (*Tree, error
 			return nil, err
 		}
 	}
-	if err := readable(fd); err != nil {
+	t := &Tree{Path: path, Index: index, cache: cache}
+	if err := t.look(fd, o.Opened); err != nil {
 		unix.Close(fd)
 		return nil, err
 	}
-	t := &Tree{Path: path, Index: index, cache: cache}
 	if abs, err := filepath.Abs(path); err == nil {
 		t.Path = abs
 	}
 	t.Root = &Dir{tree: t, fd: int32(fd)}
 	t.Root.state.Store(held)
-	if err := t.identify(fd); err != nil {
-		unix.Close(fd)
-		return nil, err
-	}
 	return t, nil
 }
 
-// readable reports why the directory cannot be listed and searched.
-func readable(fd int) error {
+// look finds out what filesystem the directory is on. The error, an errno, says why it cannot be listed and searched.
+func (t *Tree) look(fd int, opened func(fd int)) error {
 	own, err := Open(fd, "", unix.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return err
 	}
-	unix.Close(own)
-	return unix.Faccessat(fd, ".", unix.X_OK, unix.AT_EACCESS)
+	defer unix.Close(own)
+	if err := unix.Faccessat(fd, ".", unix.X_OK, unix.AT_EACCESS); err != nil {
+		return err
+	}
+	if err := t.identify(fd, own); err != nil {
+		return err
+	}
+	if opened != nil {
+		opened(own)
+	}
+	return nil
 }
 
 // clonePrivate returns a descriptor of a detached, read-only clone of the mount that path
-// is on, or -1 where that is not permitted.
+// is on, or -1 where that is not permitted. It need not be one of a directory.
 func clonePrivate(path string) int {
 	fd, err := unix.OpenTree(unix.AT_FDCWD, path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
 	if err != nil {
@@ -89,11 +97,6 @@ func clonePrivate(path string) int {
 	// How access times are kept is one value of several bits: without clearing it, EINVAL.
 	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOATIME, Attr_clr: unix.MOUNT_ATTR__ATIME}
 	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &attr); err != nil {
-		unix.Close(fd)
-		return -1
-	}
-	var st unix.Statx_t
-	if Stat(fd, "", &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFDIR {
 		unix.Close(fd)
 		return -1
 	}
@@ -118,37 +121,48 @@ const (
 	btrfsIocFsInfo = 0x8400941f // BTRFS_IOC_FS_INFO
 )
 
-func (t *Tree) identify(fd int) error {
+// identify fills in t.FS: fd is the directory, own the same opened for reading. Layers are many, and filesystems few: what
+// is known of one is kept in the cache.
+func (t *Tree) identify(fd, own int) error {
 	var st unix.Statx_t
 	if err := Stat(fd, "", &st); err != nil {
 		return err
 	}
-	t.FS.Dev = unix.Mkdev(st.Dev_major, st.Dev_minor)
+	dev := unix.Mkdev(st.Dev_major, st.Dev_minor)
+	t.cache.mu.Lock()
+	defer t.cache.mu.Unlock()
+	known, ok := t.cache.filesystems[dev]
+	if !ok {
+		known = filesystemOf(fd, own)
+		known.Dev = dev
+		t.cache.filesystems[dev] = known
+	}
+	t.FS = known
+	return nil
+}
+
+// filesystemOf finds out all but the device.
+func filesystemOf(fd, own int) (f Filesystem) {
 	var sfs unix.Statfs_t
 	if err := unix.Fstatfs(fd, &sfs); err == nil {
-		t.FS.Magic = int64(sfs.Type)
+		f.Magic = int64(sfs.Type)
 	}
 	if _, err := Handle(fd, ""); err == nil {
-		t.FS.HandleOK = true
+		f.HandleOK = true
 	}
-	own, err := Open(fd, "", unix.O_RDONLY|unix.O_DIRECTORY, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(own)
 	var id fsUUID
 	_, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(own), fsIocGetfsuuid, uintptr(unsafe.Pointer(&id)))
 	if e == 0 && id.size == 16 {
-		t.FS.UUID, t.FS.HasUUID = id.uuid, id.uuid != [16]byte{}
-	} else if t.FS.Magic == unix.BTRFS_SUPER_MAGIC {
+		f.UUID, f.HasUUID = id.uuid, id.uuid != [16]byte{}
+	} else if f.Magic == unix.BTRFS_SUPER_MAGIC {
 		// It does not answer that, but has the identifier in its super block as the others do.
 		var info btrfsInfo
 		_, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(own), btrfsIocFsInfo, uintptr(unsafe.Pointer(&info)))
 		if e == 0 {
-			t.FS.UUID, t.FS.HasUUID = info.fsid, info.fsid != [16]byte{}
+			f.UUID, f.HasUUID = info.fsid, info.fsid != [16]byte{}
 		}
 	}
-	return nil
+	return f
 }
 
 // Close closes the root once its users are done. Directories below keep what descriptors

@@ -155,11 +155,10 @@ func New(cfg Config) (_ *FS, err error) {
 
 func (fs *FS) openLowers() error {
 	for i, path := range fs.cfg.Lowers {
-		t, err := layer.OpenTree(path, i+1, fs.cache, layer.TreeOptions{Private: true})
+		t, err := layer.OpenTree(path, i+1, fs.cache, layer.TreeOptions{Private: true, Opened: awaitSettled})
 		if err != nil {
 			return failure(path, "cannot open lower layer", err)
 		}
-		awaitSettled(t)
 		fs.closers = append(fs.closers, t)
 		fs.lowers = append(fs.lowers, t)
 	}
@@ -195,7 +194,8 @@ func (fs *FS) makeRoot() error {
 		if err != nil {
 			return failure(l.Tree().Path, "cannot read layer", err)
 		}
-		if fs.opaqueAt(fd, "", i == len(n.d.lowers)-1) == whiteout.OpaqueXattrWhiteouts {
+		// "." for the directory itself: the attributes of a descriptor that is only a place are read in a roundabout way.
+		if fs.opaqueAt(fd, ".", i == len(n.d.lowers)-1) == whiteout.OpaqueXattrWhiteouts {
 			n.d.xwhiteouts.Store(true)
 		}
 		l.Done()

@@ -60,7 +60,7 @@ func rootOverride(t *layer.Tree, names []string, what string) string {
 	}
 	defer t.Root.Done()
 	for _, name := range names {
-		if _, err := layer.Getxattr(fd, "", name, nil); err == nil {
+		if _, err := layer.Getxattr(fd, ".", name, nil); err == nil { // see makeRoot
 			return name
 		}
 	}

@@ -17,13 +17,48 @@ type userDir struct {
 	dev, ino   uint64
 }
 
-func findDir(what, path string) (d userDir, err error) {
+// realPaths resolves symbolic links, and remembers the directories on the way: those of layers have most of it in
+// common.
+type realPaths map[string]string
+
+// resolve returns path, which exists, without symbolic links, and from the root on.
+func (r realPaths) resolve(path string) (string, error) {
+	if !filepath.IsAbs(path) || filepath.Clean(path) != path { // to leave "link/.." away would be wrong
+		real, err := filepath.EvalSymlinks(path)
+		if err != nil {
+			return "", err
+		}
+		return filepath.Abs(real)
+	}
+	if path == "/" {
+		return path, nil
+	}
+	if real, ok := r[path]; ok {
+		return real, nil
+	}
+	dir, err := r.resolve(filepath.Dir(path))
+	if err != nil {
+		return "", err
+	}
+	real := filepath.Join(dir, filepath.Base(path))
+	var st unix.Stat_t
+	if err := unix.Lstat(real, &st); err != nil {
+		return "", err
+	}
+	if st.Mode&unix.S_IFMT == unix.S_IFLNK {
+		if real, err = filepath.EvalSymlinks(path); err != nil {
+			return "", err
+		}
+	}
+	r[path] = real
+	return real, nil
+}
+
+func findDir(what, path string, r realPaths) (d userDir, err error) {
 	d = userDir{what: what, path: path}
 	var st unix.Stat_t
 	if err = unix.Stat(path, &st); err == nil { // first, for its error
-		if d.real, err = filepath.EvalSymlinks(path); err == nil {
-			d.real, err = filepath.Abs(d.real)
-		}
+		d.real, err = r.resolve(path)
 	}
 	switch {
 	case errors.Is(err, unix.ENOENT):
@@ -48,6 +83,7 @@ func (d *userDir) below(o *userDir) bool { return inside(d.real, o.real) }
 // is opened. The work directory, if none was named, is made at the very end.
 func (fs *FS) checkPaths() error {
 	c := &fs.cfg
+	r := realPaths{}
 	var all []userDir
 	for _, group := range []struct {
 		what  string
@@ -59,7 +95,7 @@ func (fs *FS) checkPaths() error {
 		{"work directory", some(c.Work)},
 	} {
 		for _, p := range group.paths {
-			d, err := findDir(group.what, p)
+			d, err := findDir(group.what, p, r)
 			if err != nil {
 				return err
 			}
@@ -69,15 +105,11 @@ func (fs *FS) checkPaths() error {
 	if c.Upper == "" && c.Work != "" {
 		return refusal(c.Work, "a work directory is of no use without an upper: name one, or leave it out", unix.EINVAL)
 	}
-	for i := range all {
-		for j := range i {
-			if err := overlap(&all[i], &all[j]); err != nil {
-				return err
-			}
-		}
+	if err := overlaps(all); err != nil {
+		return err
 	}
 	upper := len(c.Lowers) + len(c.DataLowers)
-	if err := fs.checkMountpoint(all, upper); err != nil {
+	if err := fs.checkMountpoint(all, upper, r); err != nil {
 		return err
 	}
 	if c.Upper == "" || c.Work != "" {
@@ -91,7 +123,7 @@ func (fs *FS) checkPaths() error {
 	if made {
 		fs.made = append(fs.made, func() { _ = os.Remove(work) })
 	}
-	d, err := findDir("work directory", work)
+	d, err := findDir("work directory", work, r)
 	if err != nil {
 		return err
 	}
@@ -108,6 +140,34 @@ func some(path string) []string {
 		return nil
 	}
 	return []string{path}
+}
+
+// overlaps refuses directories of which one is another or lies inside it.
+func overlaps(all []userDir) error {
+	type file struct{ dev, ino uint64 }
+	known, named := make(map[file]bool, len(all)), make(map[string]bool, len(all))
+	for i := range all {
+		known[file{all[i].dev, all[i].ino}] = true
+		named[all[i].real] = true
+	}
+	apart := len(known) == len(all)
+	for i := 0; i < len(all) && apart; i++ {
+		for dir := all[i].real; dir != "/" && apart; {
+			dir = filepath.Dir(dir)
+			apart = !named[dir]
+		}
+	}
+	if apart {
+		return nil
+	}
+	for i := range all { // the pair to name
+		for j := range i {
+			if err := overlap(&all[i], &all[j]); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // overlap refuses two directories of which one is the other or lies inside it: a change in one place
@@ -128,11 +188,11 @@ func overlap(a, b *userDir) error {
 
 // checkMountpoint refuses a mount point inside a layer, where the view would be part of
 // itself. A lower layer itself may be one: it was opened before it is covered.
-func (fs *FS) checkMountpoint(all []userDir, upper int) error {
+func (fs *FS) checkMountpoint(all []userDir, upper int, r realPaths) error {
 	if fs.cfg.Mountpoint == "" {
 		return nil
 	}
-	m, err := findDir("mount point", fs.cfg.Mountpoint)
+	m, err := findDir("mount point", fs.cfg.Mountpoint, r)
 	if err != nil {
 		return nil // whoever mounts says what is wrong with it
 	}
@@ -152,7 +212,7 @@ func inside(a, b string) bool {
 	if b == "/" {
 		return a != "/"
 	}
-	return strings.HasPrefix(a, b+"/")
+	return len(a) > len(b) && a[len(b)] == '/' && strings.HasPrefix(a, b)
 }
 
 // workBeside names a work directory for an upper, and makes it if it is not there. It is

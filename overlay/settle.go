@@ -225,17 +225,8 @@ func (fs *FS) announceSettling() func() {
 // awaitSettled waits while a mount that has ended still completes files of a directory that is
 // now to be a lower layer: Podman uses one step's upper as the next one's lower at once. While the
 // daemon holds its mount's lock but has not said that it completes files it may be about to.
-func awaitSettled(t *layer.Tree) {
-	fd, err := t.Root.FD()
-	if err != nil {
-		return
-	}
-	own, err := layer.Open(fd, "", unix.O_RDONLY|unix.O_DIRECTORY, 0)
-	t.Root.Done()
-	if err != nil {
-		return
-	}
-	defer unix.Close(own)
+// own is the directory, opened for this.
+func awaitSettled(own int) {
 	about := 0
 	for range 6000 {
 		lock := unix.Flock_t{Type: unix.F_WRLCK}
