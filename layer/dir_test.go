@@ -251,15 +251,22 @@ func TestProbe(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(dir, probePrefix+"2/x"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	a, err := Probe(tree.Root)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !a.Hardlinks || !a.RenameExchange {
-		t.Errorf("this filesystem can do %v", a)
-	}
-	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 0 {
-		t.Errorf("left: %v, %v", entries, err)
+	var a Abilities
+	for _, all := range []bool{false, true} {
+		quick := a
+		var err error
+		if a, err = Probe(tree.Root, all); err != nil {
+			t.Fatal(err)
+		}
+		if !a.Hardlinks || a.RenameExchange != all {
+			t.Errorf("this filesystem can do %v", a)
+		}
+		if all && (a.XattrTrusted != quick.XattrTrusted || a.WhiteoutDev != quick.WhiteoutDev || a.RenameWhiteout != quick.RenameWhiteout) {
+			t.Errorf("can do %v, and quickly tried %v", a, quick)
+		}
+		if entries, err := os.ReadDir(dir); err != nil || len(entries) != 0 {
+			t.Errorf("left: %v, %v", entries, err)
+		}
 	}
 	for _, name := range []string{"hard-links", "tmpfile", "acl"} {
 		if !strings.Contains(a.String(), name) {

@@ -1,7 +1,6 @@
 package layer
 
 import (
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -10,12 +9,14 @@ import (
 // Abilities is what a writable filesystem can do for an upper.
 type Abilities struct {
 	XattrTrusted   bool // attributes in trusted.
-	XattrUser      bool // attributes in user.
+	XattrUser      bool // attributes in user.; tried where there are none in trusted.
 	WhiteoutDev    bool // character device 0:0
 	Hardlinks      bool
+	RenameWhiteout bool // renameat2 with RENAME_WHITEOUT
+
+	// What nothing depends on, to be told to the user: tried if all is asked for.
 	Tmpfile        bool // O_TMPFILE
 	RenameExchange bool // renameat2 with RENAME_EXCHANGE
-	RenameWhiteout bool // renameat2 with RENAME_WHITEOUT
 	ACL            bool // POSIX access lists
 }
 
@@ -43,44 +44,52 @@ func (a Abilities) String() string {
 // engine clear leftover names of this form from a staging directory.
 const probePrefix = "#probe-"
 
-// Probe tries in the directory d what its filesystem can do, and removes what it made.
-// The error, an errno, says that nothing at all can be made there.
-func Probe(d *Dir) (Abilities, error) {
+// Probe tries in the directory d what its filesystem can do, and removes what it made. A mount waits for it: what
+// nothing depends on is only tried with all. The error, an errno, says that nothing at all can be made there.
+func Probe(d *Dir, all bool) (Abilities, error) {
 	var a Abilities
 	fd, err := d.FD()
 	if err != nil {
 		return a, err
 	}
 	defer d.Done()
-	name := func(n int) string { return probePrefix + strconv.Itoa(n) }
+	const file, link, device, renamed = probePrefix + "0", probePrefix + "1", probePrefix + "2", probePrefix + "3"
 	clear := func() {
-		for n := range 4 {
-			_ = RemoveAll(fd, name(n))
+		for _, name := range [...]string{file, link, device, renamed} {
+			_ = RemoveAll(fd, name)
 		}
 	}
 	clear()
 	defer clear()
-	f, err := Open(fd, name(0), unix.O_RDWR|unix.O_CREAT|unix.O_EXCL, 0o600)
+	f, err := Open(fd, file, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL, 0o600)
 	if err != nil {
 		return a, err
 	}
 	unix.Close(f)
-	a.XattrTrusted = Setxattr(fd, name(0), "trusted.overlay.probe", []byte("y"), 0) == nil
-	a.XattrUser = Setxattr(fd, name(0), "user.overlay.probe", []byte("y"), 0) == nil
-	a.Hardlinks = Link(fd, name(0), fd, name(1)) == nil
-	_ = Unlink(fd, name(1))
-	a.WhiteoutDev = Mknod(fd, name(2), unix.S_IFCHR|0o600, 0) == nil
-	if _, err := Getxattr(fd, name(0), "system.posix_acl_access", nil); err == nil || err == unix.ENODATA {
+	a.XattrTrusted = Setxattr(fd, file, "trusted.overlay.probe", []byte("y"), 0) == nil
+	if all || !a.XattrTrusted {
+		a.XattrUser = Setxattr(fd, file, "user.overlay.probe", []byte("y"), 0) == nil
+	}
+	a.Hardlinks = Link(fd, file, fd, link) == nil
+	a.WhiteoutDev = Mknod(fd, device, unix.S_IFCHR|0o600, 0) == nil
+	if all {
+		a.tryRest(fd, file, renamed)
+	}
+	a.RenameWhiteout = Rename(fd, file, fd, renamed, unix.RENAME_WHITEOUT) == nil
+	return a, nil
+}
+
+// tryRest tries what only the user is told of. It leaves other, a name that is free before.
+func (a *Abilities) tryRest(fd int, file, other string) {
+	if _, err := Getxattr(fd, file, "system.posix_acl_access", nil); err == nil || err == unix.ENODATA {
 		a.ACL = true
 	}
 	if t, err := Open(fd, "", unix.O_TMPFILE|unix.O_RDWR, 0o600); err == nil {
 		a.Tmpfile = true
 		unix.Close(t)
 	}
-	if f, err := Open(fd, name(3), unix.O_RDWR|unix.O_CREAT|unix.O_EXCL, 0o600); err == nil {
+	if f, err := Open(fd, other, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL, 0o600); err == nil {
 		unix.Close(f)
-		a.RenameExchange = Rename(fd, name(0), fd, name(3), unix.RENAME_EXCHANGE) == nil
-		a.RenameWhiteout = Rename(fd, name(0), fd, name(3), unix.RENAME_WHITEOUT) == nil
+		a.RenameExchange = Rename(fd, file, fd, other, unix.RENAME_EXCHANGE) == nil
 	}
-	return a, nil
 }

@@ -69,7 +69,7 @@ func (fs *FS) openUpper() error {
 	if err := fs.checkIncompat(); err != nil {
 		return err
 	}
-	if fs.can, err = layer.Probe(fs.stage); err != nil {
+	if fs.can, err = layer.Probe(fs.stage, fs.cfg.UserXattr == On); err != nil {
 		return failure(c.Work, "cannot find out what its filesystem can do", err)
 	}
 	return fs.chooseNamespace()
@@ -145,9 +145,13 @@ func (fs *FS) prepareUpper() error {
 	if err := fs.openIndex(); err != nil {
 		return err
 	}
-	if err := fs.markVolatile(); err != nil {
-		return err
+	return fs.markVolatile()
+}
+
+// Prepare finds out in the background what the first copy-up would otherwise wait for: how the upper's
+// filesystem tells data from holes. It is for when nobody waits for the mount any more, and at most once.
+func (fs *FS) Prepare() {
+	if fs.eng != nil {
+		fs.eng.Prepare()
 	}
-	fs.eng.Prepare() // else the first copy-up waits
-	return nil
 }

@@ -83,12 +83,17 @@ func (fs *FS) ways(kind string, trees []*layer.Tree) []Ways {
 	return out
 }
 
-// Describe says in a few lines what was found out about the upper when the union was made; none without one.
+// Describe says in a few lines what was found out about the upper when the union was made; none without one. It tries more in the
+// work directory, and is for before the first operation.
 func (fs *FS) Describe() []string {
 	if fs.eng == nil {
 		return nil
 	}
-	out := []string{fmt.Sprintf("marks in %s, the upper's filesystem has %s", fs.ns.Name(""), fs.can)}
+	can := fs.can
+	if all, err := layer.Probe(fs.stage, true); err == nil {
+		can = all
+	}
+	out := []string{fmt.Sprintf("marks in %s, the upper's filesystem has %s", fs.ns.Name(""), can)}
 	for _, w := range fs.allWays() {
 		out = append(out, "copy-up from "+w.String())
 	}

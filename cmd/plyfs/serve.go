@@ -168,6 +168,7 @@ func (s *service) serve(ready func() error) (err error) {
 	if err := ready(); err != nil {
 		s.say("%v", err) // whoever started us is gone: the mount stays
 	}
+	union.Prepare()
 	// What the start needed is given back, when those who waited for the mount have had their turn.
 	shrink := time.AfterFunc(2*time.Second, debug.FreeOSMemory)
 	defer shrink.Stop()

@@ -30,7 +30,7 @@ type row struct {
 var table = buildTable()
 
 func buildTable() map[string]row {
-	t := map[string]row{}
+	t := make(map[string]row, 128) // of more than a hundred: it need not grow, at the start of every command
 	layerRows(t)
 	unionRows(t)
 	ownerRows(t)
