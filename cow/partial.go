@@ -279,6 +279,8 @@ func (p *Partial) loadSection(i int64) error {
 	}
 	valid := p.valid.Load()
 	per := p.g * sectionBlocks
+	var bare []span // allocated, without data
+	asked := false
 	for pos, end := i*per, min((i+1)*per, valid); pos < end; {
 		data, err := unix.Seek(p.fd, pos, unix.SEEK_DATA)
 		if err == unix.ENXIO {
@@ -299,12 +301,20 @@ func (p *Partial) loadSection(i int64) error {
 		if err != nil {
 			return fmt.Errorf("%q: seek: %w", p.path, err)
 		}
-		from, to := p.ceil(data), p.floor(hole)
-		if hole >= valid {
-			to = p.ceil(valid)
+		if !asked {
+			if bare, err = unwritten(p.fd, data, end); err != nil {
+				return fmt.Errorf("%q: fiemap: %w", p.path, err)
+			}
+			asked = true
 		}
-		if to = min(to, (i+1)*per); from < to {
-			p.present.set(from/p.g, to/p.g)
+		for _, s := range without(span{data, hole}, bare) {
+			from, to := p.ceil(s.from), p.floor(s.to)
+			if s.to >= valid {
+				to = p.ceil(valid)
+			}
+			if to = min(to, (i+1)*per); from < to {
+				p.present.set(from/p.g, to/p.g)
+			}
 		}
 		pos = hole
 	}
