@@ -36,7 +36,7 @@ type Partial struct {
 
 	ranges  rangeLock
 	attr    sync.RWMutex // guards rec and the file's times: shared to write, else exclusive
-	rec     Record       // guarded by attr
+	rec     Record       // guarded by attr, but what it says of the lower file: that is fixed
 	present blockMap
 	loading sync.Mutex // held while a section of present is loaded
 
@@ -196,7 +196,7 @@ func (p *Partial) record(valid int64, cut bool) error {
 	if err != nil {
 		return fmt.Errorf("%q: setxattr record: %w", p.path, err)
 	}
-	p.rec = rec
+	p.rec.Valid, p.rec.Cut = valid, cut // and nothing else: the rest is read without attr
 	p.valid.Store(valid)
 	return nil
 }
@@ -350,11 +350,11 @@ func (p *Partial) dropLower() {
 }
 
 func (p *Partial) openLower() (*lowerFile, error) {
-	rec := p.rec // of what is used here nothing changes
+	rec := &p.rec // of what is used here nothing changes
 	if p.e.cfg.Resolve == nil {
 		return nil, p.changed("no layers are known")
 	}
-	dir, name, err := p.e.cfg.Resolve(&rec)
+	dir, name, err := p.e.cfg.Resolve(rec)
 	if err != nil {
 		return nil, p.changed(err.Error())
 	}

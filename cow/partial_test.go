@@ -323,6 +323,39 @@ func TestConcurrentUse(t *testing.T) {
 	})
 }
 
+// TestReadWhileCut: readers of the lower file hold no lock that a truncation takes.
+func TestReadWhileCut(t *testing.T) {
+	onEach(t, func(t *testing.T, dir string) {
+		w := newWorld(t, dir, Config{Threshold: 1})
+		const size = 2 << 20
+		want := pattern(size, 9)
+		must(t, os.WriteFile(w.lowerPath("f"), want, 0o644))
+		w.leave("f", byRange)
+		p := w.partial("f")
+		defer p.Close()
+		var readers sync.WaitGroup
+		var stop atomic.Bool
+		for range 2 {
+			readers.Go(func() {
+				buf := make([]byte, 100_000)
+				for off := int64(0); !stop.Load(); off = (off + 77_777) % (size / 4) {
+					n, err := p.ReadAt(buf, off)
+					if err != nil || !bytes.Equal(buf[:n], want[off:off+int64(n)]) {
+						t.Errorf("%d bytes at %d: %v, or not what the lower has", n, off, err)
+						return
+					}
+				}
+			})
+		}
+		for cut := int64(size); cut > size/2; cut -= 10_000 {
+			must(t, p.Truncate(cut))
+			must(t, p.Truncate(cut+5000))
+		}
+		stop.Store(true)
+		readers.Wait()
+	})
+}
+
 // TestReadOnlyMode: who serves as a plain user may not write to attributes of a file
 // whose mode says so, and must nevertheless.
 func TestReadOnlyMode(t *testing.T) {
