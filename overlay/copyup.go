@@ -230,6 +230,14 @@ func (fs *FS) commitUp(n, parent *Node, up *layer.Dir, name string, staged *cow.
 		}
 		return err
 	}
+	if entry != "" {
+		if err := fs.countStaged(n, fd, name, entry, lower); err != nil {
+			_ = layer.Unlink(fd, name)
+			fs.indexUndo(entry)
+			restoreTimes(fd, &before)
+			return err
+		}
+	}
 	restoreTimes(fd, &before)
 	if staged.Method == cow.MethodMeta && (n.x == nil || n.x.dataDir == nil) {
 		x := n.more()
@@ -240,11 +248,9 @@ func (fs *FS) commitUp(n, parent *Node, up *layer.Dir, name string, staged *cow.
 	}
 	n.dir, n.real = up, name
 	fs.altered.Add(1)
-	if entry != "" {
-		fs.countStaged(n, entry, lower)
-	} else if lower.Nlink > 1 {
+	if entry == "" && lower.Nlink > 1 {
 		fs.breaksLinks(n, parent, staged)
-	} else if fs.ns == whiteout.User && n.typ != unix.S_IFREG {
+	} else if entry == "" && fs.ns == whiteout.User && n.typ != unix.S_IFREG {
 		parent.d.parted.Store(true) // it cannot have an origin mark
 	}
 	fs.becameUpper(n, staged)

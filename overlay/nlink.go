@@ -35,21 +35,19 @@ func (fs *FS) linked(n *Node, entry string) {
 	}
 }
 
-// countStaged enters that n, just copied up from lower, has its name and an entry in the index. n.mu is
-// held for writing.
-func (fs *FS) countStaged(n *Node, entry string, lower *Attr) {
-	x := n.more()
-	x.index, x.diff = entry, int(lower.Nlink)-2
-	p, err := n.place()
-	if err == nil {
-		fs.crash("named")
-		err = fs.writeNlink(p.fd, p.name, whiteout.Nlink{FromUpper: true, Diff: x.diff})
-		fs.altered.Add(1)
-		p.done()
-	}
-	if err != nil { // right until the upper inode gets or loses a name
+// countStaged enters that n, just copied up from lower, has its name in fd and an entry in the index. On error the
+// copy-up must be taken back (kernel: ovl_link_up fails too): its count would be wrong as soon as it gets or loses a
+// name, and once it is 0 too early what was written is lost to the other names. n.mu is held for writing.
+func (fs *FS) countStaged(n *Node, fd int, name, entry string, lower *Attr) error {
+	fs.crash("named")
+	diff := int(lower.Nlink) - 2
+	if err := fs.writeNlink(fd, name, whiteout.Nlink{FromUpper: true, Diff: diff}); err != nil {
 		fs.cfg.logf("%s: cannot write its link count: %v", fs.Path(n), err)
+		return err
 	}
+	x := n.more()
+	x.index, x.diff = entry, diff
+	return nil
 }
 
 // materialise gives a node that is in the upper under another name this name too, which only lower

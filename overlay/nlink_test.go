@@ -14,10 +14,11 @@ import (
 // linkNames are the names that the linked inode may have; d/f and over are other files' too.
 var linkNames = []string{"a", "b", "c", "d/e", "d/f", "new", "moved", "over"}
 
-// Killed between any two steps of what changes the names of a linked inode, its link count is the number
-// of names it has: for the next mount, and for the kernel.
-func TestLinkCountAfterKill(t *testing.T) {
-	dir := t.TempDir()
+// linkedWorld makes a lower layer with a linked inode, and an upper directory with a work directory in top, and returns
+// their parent.
+func linkedWorld(t *testing.T) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
 	at := func(name string) string { return filepath.Join(dir, name) }
 	var err error
 	for _, d := range []string{"lower/d", "top/upper", "top/work"} {
@@ -35,18 +36,29 @@ func TestLinkCountAfterKill(t *testing.T) {
 	if err := unix.Setxattr(at("top/upper"), "trusted.test", []byte("1"), 0); err != nil {
 		t.Skip("trusted attributes cannot be written: ", err)
 	}
-	open := func(top string) *FS {
-		t.Helper()
-		cfg := DefaultConfig()
-		cfg.Lowers, cfg.Upper, cfg.Work = []string{at("lower")}, top+"/upper", top+"/work"
-		cfg.SettleBudget = -1
-		cfg.Log = t.Logf
-		fs, err := New(cfg)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return fs
+	return dir
+}
+
+// openLinked opens the union of a linkedWorld, with a top. Files are copied whole, so that the kernel takes the upper.
+func openLinked(t *testing.T, dir, top string) *FS {
+	t.Helper()
+	cfg := DefaultConfig()
+	cfg.Lowers, cfg.Upper, cfg.Work = []string{dir + "/lower"}, top+"/upper", top+"/work"
+	cfg.Threshold, cfg.SettleBudget = -1, -1
+	cfg.Log = t.Logf
+	fs, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
 	}
+	return fs
+}
+
+// Killed between any two steps of what changes the names of a linked inode, its link count is the number
+// of names it has: for the next mount, and for the kernel.
+func TestLinkCountAfterKill(t *testing.T) {
+	dir := linkedWorld(t)
+	at := func(name string) string { return filepath.Join(dir, name) }
+	open := func(top string) *FS { return openLinked(t, dir, top) }
 	fs := open(at("top"))
 	if fs.indexd == nil {
 		t.Skip("no index here")
@@ -90,7 +102,7 @@ func TestLinkCountAfterKill(t *testing.T) {
 		what, steps string
 		do          func() error
 	}{
-		{"chmod a", " indexed named", func() error { return fs.Setattr(nil, node("a"), &SetAttr{Mask: SetMode, Mode: 0o600}, &a) }},
+		{"write a", " indexed named", func() error { _, err := fs.WriteAt(nil, node("a"), []byte("C"), 0, false); return err }},
 		{"link a new", "", func() error { return fs.Link(nil, node("a"), fs.root, "new", &a) }},
 		{"unlink b", " to be named named", func() error { return fs.Unlink(nil, fs.root, "b") }},
 		{"rename c moved", " to be named named", func() error { return fs.Rename(nil, fs.root, "c", fs.root, "moved", 0) }},
@@ -113,6 +125,53 @@ func TestLinkCountAfterKill(t *testing.T) {
 	if err := fs.Close(); err != nil {
 		t.Error(err)
 	}
+}
+
+// A copy-up whose link count cannot be written fails, and leaves nothing.
+func TestLinkCountRefused(t *testing.T) {
+	dir := linkedWorld(t)
+	fs := openLinked(t, dir, dir+"/top")
+	defer fs.Close() //nolint:errcheck // nothing is unfinished
+	if fs.indexd == nil {
+		t.Skip("no index here")
+	}
+	names := attrNames[fs.ns]
+	defer func(old string) { names["nlink"] = old }(names["nlink"])
+	right := names["nlink"]
+	fs.crashAt = func(step string) {
+		if step == "named" {
+			names["nlink"] = "none.nlink" // there is no such namespace
+		}
+	}
+	write := func() error {
+		n, err := find(fs, "a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer fs.unref(n, 1)
+		_, err = fs.WriteAt(nil, n, []byte("C"), 0, false)
+		return err
+	}
+	check := func(entries int) {
+		t.Helper()
+		if bad := badCounts(func(name string, st *Attr) error { return lstat(fs, name, st) }); bad != "" {
+			t.Error(bad)
+		}
+		for _, d := range []string{"/top/upper", "/top/work/index"} {
+			if ents, err := os.ReadDir(dir + d); err != nil || len(ents) != entries {
+				t.Errorf("%s: %v, %v", d, ents, err)
+			}
+		}
+	}
+	if err := write(); err != unix.EOPNOTSUPP {
+		t.Errorf("write: %v", err)
+	}
+	names["nlink"], fs.crashAt = right, nil
+	check(0)
+	if err := write(); err != nil {
+		t.Error(err)
+	}
+	check(1)
 }
 
 // badCounts says which names of the inode do not show the number of them.
@@ -161,13 +220,12 @@ func find(fs *FS, path string) (*Node, error) {
 	return fs.Lookup(nil, d, name, &a)
 }
 
-// kernelCounts is badCounts for the kernel's overlayfs, "" if it cannot be mounted.
+// kernelCounts is badCounts for the kernel's overlayfs.
 func kernelCounts(t *testing.T, lower, top string) string {
 	t.Helper()
 	mnt := t.TempDir()
 	if err := unix.Mount("overlay", mnt, "overlay", 0, fmt.Sprintf("index=on,redirect_dir=on,lowerdir=%s,upperdir=%s/upper,workdir=%s/work", lower, top, top)); err != nil {
-		t.Log("the kernel: ", err)
-		return ""
+		return fmt.Sprintf(" it is not mounted: %v", err)
 	}
 	defer unix.Unmount(mnt, unix.MNT_DETACH) //nolint:errcheck // a leftover fails TempDir
 	return badCounts(func(name string, st *Attr) error {
