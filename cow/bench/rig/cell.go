@@ -41,6 +41,8 @@ type CellOptions struct {
 	// CPU is the only processor to run on, with everything started
 	// inside; below zero for all.
 	CPU int
+	// Preempt leaves the runtime's interruptions on, see [Enter].
+	Preempt bool
 }
 
 // Enter runs the program in a cell. In the inner process it returns the
@@ -86,7 +88,10 @@ func runOuter(o CellOptions) (code int, err error) {
 	// the processor: both want this thread to stay.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	env := append(os.Environ(), scratchVariable+"="+scratch, "GODEBUG="+withDebug(os.Getenv("GODEBUG"), "asyncpreemptoff=1"))
+	env := append(os.Environ(), scratchVariable+"="+scratch)
+	if !o.Preempt {
+		env = append(env, "GODEBUG="+withDebug(os.Getenv("GODEBUG"), "asyncpreemptoff=1"))
+	}
 	var cmd *exec.Cmd
 	start := func() error {
 		attr := &syscall.SysProcAttr{
