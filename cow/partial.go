@@ -81,6 +81,12 @@ func (e *Engine) OpenPartial(upperFD int, path string) (*Partial, error) {
 	if err := statFD(upperFD, &st); err != nil {
 		return nil, fmt.Errorf("open unfinished %q: %w", path, err)
 	}
+	return e.openPartial(upperFD, &st, path, func(p *Partial) error { return p.start(upperFD, &st) })
+}
+
+// openPartial returns the Partial of the upper file upperFD, whose attributes are st, and has start set it
+// up if there is none yet.
+func (e *Engine) openPartial(upperFD int, st *unix.Statx_t, path string, start func(*Partial) error) (*Partial, error) {
 	key := inode{unix.Mkdev(st.Dev_major, st.Dev_minor), st.Ino}
 	e.open.mu.Lock()
 	defer e.open.mu.Unlock()
@@ -90,7 +96,7 @@ func (e *Engine) OpenPartial(upperFD int, path string) (*Partial, error) {
 	}
 	p := &Partial{e: e, key: key, path: path, refs: 1, fd: -1, era: e.list.era.Load()}
 	p.counted = st.Nlink > 0
-	if err := p.start(upperFD, &st); err != nil {
+	if err := start(p); err != nil {
 		if p.fd >= 0 {
 			unix.Close(p.fd)
 		}
@@ -109,6 +115,11 @@ func (p *Partial) start(upperFD int, st *unix.Statx_t) error {
 	if err != nil {
 		return err
 	}
+	return p.begin(upperFD, rec, int64(st.Size))
+}
+
+// begin sets p up for an upper file of size bytes with the record rec, nil for none.
+func (p *Partial) begin(upperFD int, rec *Record, size int64) (err error) {
 	if p.fd, err = unix.FcntlInt(uintptr(upperFD), unix.F_DUPFD_CLOEXEC, 0); err != nil {
 		p.fd = -1
 		return err
@@ -122,7 +133,6 @@ func (p *Partial) start(upperFD int, st *unix.Statx_t) error {
 		return unix.EIO
 	}
 	p.rec = *rec
-	size := int64(st.Size)
 	p.valid.Store(rec.Valid)
 	p.present = newBlockMap(p.blocks(rec.Valid))
 	if rec.Cut && size > rec.Valid {

@@ -265,6 +265,7 @@ func (e *Engine) data(s *Staged, src *Source, w *Want, fd int, size int64) (unfi
 	err = c.whole(size, int64(src.Stat.Size), blocks)
 	s.Method = c.method
 	s.event.BytesCopied = c.copied
+	s.dense = c.copied == size
 	if unfinished && c.copied == 0 && err == nil { // nothing but a hole
 		unfinished, err = false, unix.Fremovexattr(s.FD, e.recordAttr)
 	}
@@ -286,6 +287,7 @@ func (e *Engine) leave(s *Staged, src *Source, fd int, size int64) bool {
 		return false
 	}
 	rec.Valid = size
+	s.rec = rec
 	return unix.Fsetxattr(s.FD, e.recordAttr, rec.Encode(), 0) == nil
 }
 

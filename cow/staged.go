@@ -23,6 +23,8 @@ type Staged struct {
 	Stat    unix.Statx_t // as staged; the rename changes its ctime
 
 	e         *Engine
+	rec       *Record // what a Partial one will be completed from
+	dense     bool    // it has all blocks below rec.Valid
 	dir       bool
 	work      int  // descriptor of the work directory, while held
 	held      bool // Engine.work.Done is owed
@@ -118,6 +120,26 @@ func (s *Staged) TakeFD() int {
 	fd := s.FD
 	s.FD = -1
 	return fd
+}
+
+// OpenPartial is Engine.OpenPartial of an unfinished file, path its path in the view. It asks the filesystem
+// nothing that is known. Call it before Commit: afterwards Settle may find the file and complete it.
+func (s *Staged) OpenPartial(path string) (*Partial, error) {
+	return s.e.openPartial(s.FD, &s.Stat, path, func(p *Partial) error {
+		if err := p.begin(s.FD, s.rec, int64(s.Stat.Size)); err != nil {
+			return err
+		}
+		switch {
+		case s.dense:
+			p.present.set(0, p.blocks(s.rec.Valid))
+		case s.Method != MethodRange:
+			return nil // it has holes
+		}
+		for i := range p.present.sections {
+			p.present.sections[i].loaded.Store(true)
+		}
+		return nil
+	})
 }
 
 // Close closes the descriptor if it was not taken.

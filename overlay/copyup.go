@@ -196,11 +196,21 @@ func (fs *FS) copyUpOnce(c *Caller, n *Node, w need, waited time.Duration) (bool
 	if w.first != nil && staged.Method == cow.MethodRange {
 		first = staged.Hold()
 	}
+	var partial *cow.Partial
+	if staged.Partial && !w.meta { // about to be written to
+		partial, _ = staged.OpenPartial(src.Path) // else it is opened again, and the error met there
+	}
 	if err := fs.commitUp(n, parent, up, name, staged, entry, &src.Stat); err != nil {
+		if partial != nil {
+			partial.Close()
+		}
 		return false, err
 	}
 	if first != nil {
 		*w.first = first
+	}
+	if partial != nil {
+		fs.give(n, staged.TakeFD(), partial)
 	}
 	return false, nil
 }
@@ -274,7 +284,7 @@ func (fs *FS) becameUpper(n *Node, staged *cow.Staged) {
 	n.upper.Store(true)
 	fs.files.evict(n)
 	if n.typ == unix.S_IFREG && !staged.Partial && staged.Method != cow.MethodMeta {
-		fs.give(n, staged.TakeFD())
+		fs.give(n, staged.TakeFD(), nil)
 	}
 }
 

@@ -296,7 +296,7 @@ func (fs *FS) Mknod(c *Caller, parent *Node, name string, mode, rdev uint32, a *
 	}
 	// A write follows as a rule.
 	n.mu.Lock()
-	fs.give(n, made)
+	fs.give(n, made, nil)
 	n.mu.Unlock()
 	return n, nil
 }

@@ -291,13 +291,13 @@ func (c *files) closeAll() {
 	}
 }
 
-// give caches a descriptor that a copy-up or a creation has opened anyway. n.mu is
-// held for writing, or n is new.
-func (fs *FS) give(n *Node, fd int) {
+// give caches a descriptor that a copy-up or a creation has opened anyway, with partial if it is of an
+// unfinished file. n.mu is held for writing, or n is new.
+func (fs *FS) give(n *Node, fd int, partial *cow.Partial) {
 	if fd < 0 {
 		return
 	}
-	o := &openFile{fd: fd, node: n, upper: true, write: true}
+	o := &openFile{fd: fd, node: n, upper: true, write: true, partial: partial}
 	o.refs.Store(1)
 	fs.files.insert(n, o)
 }
