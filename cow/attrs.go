@@ -136,6 +136,19 @@ func (e *Engine) attributes(to *target, from *origin, src *Source, w *Want, have
 	return nil
 }
 
+// firstMode is the mode to make the copy of a regular file with: its final one, where nothing stands between.
+// What the work directory adds to it (an access list) is noticed at the end, see grantsNoMore.
+func (e *Engine) firstMode(st *unix.Statx_t) uint32 {
+	mode := uint32(st.Mode) & 0o7777
+	if mode&setID != 0 || mode&safeMode != safeMode || st.Uid != e.uid || st.Gid != e.gid {
+		return safeMode
+	}
+	return mode
+}
+
+// safeMode lets nobody but this process at a copy that is being made, and does let this process.
+const safeMode = 0o600
+
 // owner gives to the owner of src. It reports false when that is impossible and
 // Config.Squash accepts it.
 func (e *Engine) owner(to *target, src *Source) (bool, error) {

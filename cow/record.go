@@ -195,8 +195,9 @@ func (e *Engine) ReadRecord(fd int, name string) (*Record, error) {
 // identify makes the record of the lower file that fd has open. It says false
 // when it could not be stored or trusted later.
 func (e *Engine) identify(src *Source, fd int) (*Record, bool) {
-	var st unix.Statx_t
-	if statFD(fd, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
+	known := src.FD > 0 && fd == src.FD
+	st := src.Stat
+	if !known && statFD(fd, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return nil, false
 	}
 	dir, name := src.data()
@@ -206,10 +207,14 @@ func (e *Engine) identify(src *Source, fd int) (*Record, bool) {
 	if d := dir.Path(); d != "" {
 		r.Path = d + "/" + name
 	}
-	if tree.FS.HandleOK {
+	switch {
+	case !tree.FS.HandleOK:
+	case !known:
 		if h, err := layer.Handle(fd, ""); err == nil {
 			r.HandleType, r.Handle = h.Type(), h.Bytes()
 		}
+	case src.Handle != nil:
+		r.HandleType, r.Handle = src.Handle.Type(), src.Handle.Bytes()
 	}
 	return r, r.fits() && validPath(r.Path)
 }

@@ -16,6 +16,10 @@ type Source struct {
 	Dir  *layer.Dir // directory of the topmost layer that has the object
 	Name string
 	Stat unix.Statx_t // of Dir/Name, with the size of the data
+	// FD is a regular file, open for reading, that Stat and Handle are of; it stays the
+	// caller's. 0: Dir/Name is opened. Handle is nil where it has none, or with FD 0.
+	FD     int
+	Handle *unix.FileHandle
 	// DataDir and DataName say where the data is when Dir/Name is a
 	// metadata-only file; zero for the same place.
 	DataDir  *layer.Dir
@@ -173,15 +177,18 @@ func (e *Engine) stageRegular(s *Staged, src *Source, w *Want, dir int) (err err
 	metacopy := w.MetaOnly && e.cfg.Metacopy && lower > 0 && !w.truncates(src)
 
 	from := origin{fd: -1, dir: dir, name: src.Name}
-	fd, err := layer.Open(dir, src.Name, unix.O_RDONLY|unix.O_NONBLOCK, 0)
-	if err == nil {
-		defer unix.Close(fd)
-		from.fd = fd
-	} else if lower > 0 && !metacopy && src.DataDir == nil {
-		return fail(src, "open", err)
+	fd := src.FD
+	if fd <= 0 {
+		if fd, err = layer.Open(dir, src.Name, unix.O_RDONLY|unix.O_NONBLOCK, 0); err == nil {
+			defer unix.Close(fd)
+		} else if lower > 0 && !metacopy && src.DataDir == nil {
+			return fail(src, "open", err)
+		}
 	}
+	from.fd = fd
+	mode := e.firstMode(&src.Stat)
 	s.Name, err = e.withTemp(func(name string) (err error) {
-		s.FD, err = layer.Open(s.work, name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL, 0o600)
+		s.FD, err = layer.Open(s.work, name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL, mode)
 		return err
 	})
 	if err != nil {
@@ -196,7 +203,7 @@ func (e *Engine) stageRegular(s *Staged, src *Source, w *Want, dir int) (err err
 	case lower > 0:
 		unfinished, err = e.data(s, src, w, fd, lower)
 	}
-	if err == nil && (size > lower || unfinished) {
+	if err == nil && (size > lower || unfinished && s.event.BytesCopied < size) {
 		err = unix.Ftruncate(s.FD, size)
 	}
 	if err != nil {
@@ -208,7 +215,7 @@ func (e *Engine) stageRegular(s *Staged, src *Source, w *Want, dir int) (err err
 			return fail(src, "setxattr metacopy", err)
 		}
 	}
-	if err := e.attributes(&target{fd: s.FD}, &from, src, w, 0o600); err != nil {
+	if err := e.attributes(&target{fd: s.FD}, &from, src, w, mode); err != nil {
 		return err
 	}
 	if unfinished {
@@ -226,6 +233,13 @@ func (e *Engine) stageRegular(s *Staged, src *Source, w *Want, dir int) (err err
 		if err := e.Fsync(s.FD, false); err != nil {
 			return fail(src, "fsync", err)
 		}
+	}
+	if err := s.stat(src); err != nil || mode == safeMode || uint32(s.Stat.Mode)&0o7777 == mode {
+		return err
+	}
+	// This process has a umask.
+	if err := unix.Fchmod(s.FD, uint32(src.Stat.Mode)&0o7777); err != nil {
+		return fail(src, "chmod", err)
 	}
 	return s.stat(src)
 }

@@ -416,3 +416,21 @@ func TestOwnerThatCannotBeKept(t *testing.T) {
 		w.noLeftovers()
 	}
 }
+
+// The mode is the original's whatever the umask, and also for a copy that is made with it at once.
+func TestModeDespiteUmask(t *testing.T) {
+	defer unix.Umask(unix.Umask(0o077))
+	w := newWorld(t, t.TempDir(), Config{})
+	for _, mode := range []uint32{0o666, 0o777, 0o644, 0o600, 0o400, 0o444, 0o4755, 0o2751} {
+		must(t, os.RemoveAll(w.upperPath("f")))
+		must(t, os.WriteFile(w.lowerPath("f"), []byte("x"), 0o600))
+		must(t, unix.Chmod(w.lowerPath("f"), mode))
+		w.copyUp("f", all())
+		var st unix.Stat_t
+		must(t, unix.Stat(w.upperPath("f"), &st))
+		if st.Mode&0o7777 != mode {
+			t.Errorf("mode %o became %o", mode, st.Mode&0o7777)
+		}
+		must(t, os.Remove(w.lowerPath("f")))
+	}
+}

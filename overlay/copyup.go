@@ -160,7 +160,10 @@ func (fs *FS) copyUpOnce(c *Caller, n *Node, w need, waited time.Duration) (bool
 	if err != nil {
 		return false, err
 	}
-	err = layer.Stat(fd, src.Name, &src.Stat)
+	err = openSource(n, &src, fd)
+	if src.FD > 0 {
+		defer unix.Close(src.FD)
+	}
 	if err == nil {
 		if src.Stat.Nlink > 1 {
 			entry = fs.indexName(src.Dir, src.Name)
@@ -213,6 +216,22 @@ func (fs *FS) copyUpOnce(c *Caller, n *Node, w need, waited time.Duration) (bool
 		fs.give(n, staged.TakeFD(), partial)
 	}
 	return false, nil
+}
+
+// openSource opens the lower object of n, if it is a regular file and may be opened, and fills in who it is.
+// fd is its directory.
+func openSource(n *Node, src *cow.Source, fd int) error {
+	name := src.Name
+	if n.typ == unix.S_IFREG {
+		if f, err := openQuiet(fd, name); err == nil {
+			src.FD, fd, name = f, f, ""
+		}
+	}
+	if err := layer.Stat(fd, name, &src.Stat); err != nil {
+		return err
+	}
+	src.Handle = handleOf(src.Dir.Tree(), fd, name)
+	return nil
 }
 
 // commitUp gives a staged file its name, and its entry in the index if it has several.

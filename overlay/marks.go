@@ -112,12 +112,24 @@ func (fs *FS) readOrigin(fd int, name string) (linkKey, *whiteout.Origin, bool) 
 // originOf makes the origin mark for a lower object; nil where its filesystem has no
 // handles (kernel: ovl_encode_real_fh).
 func (fs *FS) originOf(d *layer.Dir, fd int, name string) []byte {
-	t := d.Tree()
+	return origin(d.Tree(), handleOf(d.Tree(), fd, name))
+}
+
+// handleOf returns the handle of an object of t; nil if it has none.
+func handleOf(t *layer.Tree, fd int, name string) *unix.FileHandle {
 	if !t.FS.HandleOK {
 		return nil
 	}
 	h, err := layer.Handle(fd, name)
 	if err != nil {
+		return nil
+	}
+	return &h
+}
+
+// origin makes the origin mark of the object of t that has the handle h.
+func origin(t *layer.Tree, h *unix.FileHandle) []byte {
+	if h == nil {
 		return nil
 	}
 	o := whiteout.Origin{Type: uint8(h.Type()), FID: h.Bytes()}
