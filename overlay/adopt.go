@@ -27,6 +27,9 @@ func (fs *FS) adopt(parent *Node, name string, f *found, seen uint64) (*Node, er
 			key = &k
 		}
 	}
+	if !f.upper {
+		n.guard.Store(uint32(guardOf(&f.st) | guardKnown))
+	}
 	if f.dataDir != nil {
 		x := n.more()
 		x.dataDir, x.dataName, x.blocks = f.dataDir, f.dataName, f.data.Blocks

@@ -53,12 +53,7 @@ func (fs *FS) guardAt(p pin, upper bool) (g guard, err error) {
 	if err := layer.Stat(p.fd, p.name, &st); err != nil {
 		return 0, err
 	}
-	if st.Attributes&unix.STATX_ATTR_APPEND != 0 {
-		g |= guardAppend
-	}
-	if st.Attributes&unix.STATX_ATTR_IMMUTABLE != 0 {
-		g |= guardImmutable
-	}
+	g = guardOf(&st)
 	if upper {
 		var buf [16]byte
 		mark := whiteout.ParseProtAttr(fs.mark(p.fd, p.name, "protattr", buf[:]))
@@ -70,6 +65,17 @@ func (fs *FS) guardAt(p pin, upper bool) (g guard, err error) {
 		}
 	}
 	return g, nil
+}
+
+// guardOf returns the flags that the filesystem of an object reports.
+func guardOf(st *Attr) (g guard) {
+	if st.Attributes&unix.STATX_ATTR_APPEND != 0 {
+		g |= guardAppend
+	}
+	if st.Attributes&unix.STATX_ATTR_IMMUTABLE != 0 {
+		g |= guardImmutable
+	}
+	return g
 }
 
 // guarded returns EPERM if n has one of the flags.
