@@ -41,6 +41,20 @@ func (a *axis) ticks() []chartdraw.Tick {
 	return append(out, chartdraw.Tick{Value: math.Log10(a.high)})
 }
 
+// afterLabel keeps a label on the left away from its axis: a browser without the library's font takes a wider one, but the label begins
+// where the library says.
+const afterLabel = "\u00a0\u00a0\u00a0\u00a0"
+
+// labelled returns the ticks of an axis on the left.
+func labelled(ticks []chartdraw.Tick) []chartdraw.Tick {
+	for i := range ticks {
+		if ticks[i].Label != "" {
+			ticks[i].Label += afterLabel
+		}
+	}
+	return ticks
+}
+
 // Colours that can be told apart in print and with the common colour blindness (Okabe, Ito).
 var palette = []string{"#000000", "#e69f00", "#56b4e9", "#009e73", "#d55e00", "#0072b2", "#cc79a7", "#a0a0a0"}
 
@@ -62,7 +76,7 @@ type curves struct {
 
 func (c *curves) svg() (string, error) {
 	ch := blank(c.title, &c.x, lineChart)
-	ch.YAxis.Name, ch.YAxis.Ticks, ch.YAxis.GridMajorStyle = c.y.label, c.y.ticks(), ch.XAxis.GridMajorStyle
+	ch.YAxis.Name, ch.YAxis.Ticks, ch.YAxis.GridMajorStyle = c.y.label, labelled(c.y.ticks()), ch.XAxis.GridMajorStyle
 	for _, l := range c.lines {
 		s := chartdraw.ContinuousSeries{Name: l.name}
 		s.Style = chartdraw.Style{StrokeColor: colourOf(l.colour), StrokeWidth: 2, DotColor: colourOf(l.colour), DotWidth: 2.5}
@@ -105,6 +119,7 @@ type bar struct {
 	name   string
 	colour int
 	value  float64
+	note   string // instead of a bar, where value is 0
 }
 
 // svg draws the bars as thick lines: the library's own bars cannot begin elsewhere than at 0.
@@ -115,12 +130,19 @@ func (c *barChart) svg() (string, error) {
 	for i := len(c.bars) - 1; i >= 0; i-- {
 		b, y := c.bars[i], float64(len(c.bars)-i)
 		ch.YAxis.Ticks = append(ch.YAxis.Ticks, chartdraw.Tick{Value: y, Label: b.name})
+		if b.value == 0 {
+			ch.Elements = append(ch.Elements, func(r chartdraw.Renderer, field chartdraw.Box, _ chartdraw.Style) {
+				chartdraw.Style{FontStyle: text}.WriteTextOptionsToRenderer(r)
+				r.Text(b.note, field.Left+8, field.Top+(2*i+1)*field.Height()/(2*len(c.bars))+4)
+			})
+			continue
+		}
 		ch.Series = append(ch.Series, chartdraw.ContinuousSeries{
 			Style:   chartdraw.Style{StrokeColor: colourOf(b.colour), StrokeWidth: barHeight * 0.6},
 			XValues: []float64{math.Log10(c.x.low), math.Log10(b.value)}, YValues: []float64{y, y},
 		})
 	}
-	ch.YAxis.Ticks = append(ch.YAxis.Ticks, chartdraw.Tick{Value: top})
+	ch.YAxis.Ticks = labelled(append(ch.YAxis.Ticks, chartdraw.Tick{Value: top}))
 	return draw(ch)
 }
 

@@ -36,12 +36,14 @@ func (rep *Report) plots() ([]figure, error) {
 	for _, b := range []struct {
 		name, title, unit string
 		value             func(*Result) float64
+		none              string // instead of a bar where there is no value; empty to leave the peer out
 	}{
-		{"largest", "Largest file: " + first, "milliseconds, logarithmic", func(r *Result) float64 { return r.Latency.Median / 1e6 }},
-		{"waiting", "Somebody else opens another file meanwhile: longest wait", "milliseconds, logarithmic", func(r *Result) float64 { return r.Collateral.Median / 1e6 }},
-		{"space", "Space the upper takes for it", "KiB, logarithmic", func(r *Result) float64 { return r.Upper.Median / 1024 }},
+		{"largest", "Largest file: " + first, "milliseconds, logarithmic", func(r *Result) float64 { return r.Latency.Median / 1e6 }, ""},
+		{"waiting", "Somebody else opens another file meanwhile: longest wait", "milliseconds, logarithmic",
+			func(r *Result) float64 { return r.Collateral.Median / 1e6 }, "nobody came by before it was done"},
+		{"space", "Space the upper takes for it", "KiB, logarithmic", func(r *Result) float64 { return r.Upper.Median / 1024 }, ""},
 	} {
-		add(b.name, rep.bars(first, b.title, b.unit, b.value))
+		add(b.name, rep.bars(first, b.title, b.unit, b.none, b.value))
 	}
 	return out, errors.Join(errs...)
 }
@@ -140,8 +142,8 @@ func (rep *Report) thresholdPlot() chart {
 	return curve("One byte written: copy the whole file, or leave it unfinished", lines)
 }
 
-// bars plots one value per peer for the largest file of a group; nil if there is none.
-func (rep *Report) bars(group, title, unit string, value func(*Result) float64) chart {
+// bars plots one value per peer for the largest file of a group, none for those without; nil if there is no value.
+func (rep *Report) bars(group, title, unit, none string, value func(*Result) float64) chart {
 	largest := int64(0)
 	for _, r := range rep.Results {
 		if r.Case.Group == group {
@@ -150,12 +152,18 @@ func (rep *Report) bars(group, title, unit string, value func(*Result) float64) 
 	}
 	c := &barChart{title: title, x: axis{label: unit, base: 10, format: func(v float64) string { return fmt.Sprintf("%g", v) }}}
 	for _, r := range rep.Results {
-		if r.Case.Group == group && r.Case.Size == largest && r.Latency.N > 0 && value(r) > 0 {
-			c.bars = append(c.bars, bar{r.Peer, rep.colour(r.Peer), value(r)})
-			c.x.include(value(r))
+		if r.Case.Group != group || r.Case.Size != largest || r.Latency.N == 0 {
+			continue
 		}
+		b := bar{name: r.Peer, colour: rep.colour(r.Peer), value: max(value(r), 0)}
+		if b.value > 0 {
+			c.x.include(b.value)
+		} else if b.note = none; none == "" {
+			continue
+		}
+		c.bars = append(c.bars, b)
 	}
-	if len(c.bars) == 0 {
+	if c.x.low == 0 {
 		return nil
 	}
 	// A bar of an axis that has no zero begins at the power of ten below all.
