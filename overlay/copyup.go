@@ -51,6 +51,8 @@ type need struct {
 	// first is where to leave the event of a copy-up by range, for the caller to publish
 	// after its write; nil: it is published at once.
 	first **cow.Pending
+	// ino is where to leave the upper inode's number, if it comes into being now; nil: nobody asks.
+	ino *uint64
 }
 
 // satisfied says whether n is already what the caller needs.
@@ -169,7 +171,7 @@ func (fs *FS) copyUpOnce(c *Caller, n *Node, w need, waited time.Duration) (bool
 			entry = fs.indexName(src.Dir, src.Name)
 		}
 		if src.Stat.Nlink == 1 || entry != "" { // see breaksLinks
-			want.Origin = fs.originOf(src.Dir, fd, src.Name)
+			want.Origin = origin(src.Dir.Tree(), src.Handle)
 		}
 		want.Xattrs = fs.carryOver(src.Dir.Tree(), fd, src.Name, &src.Stat)
 	}
@@ -211,6 +213,9 @@ func (fs *FS) copyUpOnce(c *Caller, n *Node, w need, waited time.Duration) (bool
 	}
 	if first != nil {
 		*w.first = first
+	}
+	if w.ino != nil {
+		*w.ino = staged.Stat.Ino
 	}
 	if partial != nil {
 		fs.give(n, staged.TakeFD(), partial)

@@ -21,8 +21,9 @@ func (fs *FS) Setattr(c *Caller, n *Node, s *SetAttr, a *Attr) error {
 			return err
 		}
 	}
+	var ino uint64 // of the upper file, if known
 	if s.Mask&^(SetSize|KillPriv) != 0 || s.Mask == KillPriv {
-		if err := fs.copyUp(c, n, need{cause: causeOf(s.Mask), size: -1, meta: true}); err != nil {
+		if err := fs.copyUp(c, n, need{cause: causeOf(s.Mask), size: -1, meta: true, ino: &ino}); err != nil {
 			return err
 		}
 	}
@@ -32,7 +33,7 @@ func (fs *FS) Setattr(c *Caller, n *Node, s *SetAttr, a *Attr) error {
 	if err != nil {
 		return err
 	}
-	err = fs.changing(n, p, func() error { return fs.change(p, n, s) })
+	err = fs.changing(n, p, ino, func() error { return fs.change(p, n, s) })
 	p.done()
 	if err != nil {
 		return err
@@ -62,8 +63,10 @@ func (fs *FS) change(p pin, n *Node, s *SetAttr) error {
 		}
 		return fs.changeTimes(p, s)
 	}
+	killed := false // by chown(2), as here
 	if s.Mask&(SetUID|SetGID) != 0 {
-		if err := fs.chown(p, s); err != nil {
+		var err error
+		if killed, err = fs.chown(p, s); err != nil {
 			return err
 		}
 	}
@@ -71,7 +74,7 @@ func (fs *FS) change(p pin, n *Node, s *SetAttr) error {
 		if err := layer.Chmod(p.fd, p.name, s.Mode&0o7777); err != nil {
 			return err
 		}
-	} else if s.Mask&KillPriv != 0 && s.Mask&SetSize == 0 {
+	} else if s.Mask&KillPriv != 0 && s.Mask&SetSize == 0 && !killed {
 		var st Attr
 		if err := layer.Stat(p.fd, p.name, &st); err != nil {
 			return err
@@ -103,19 +106,20 @@ func (fs *FS) changeTimes(p pin, s *SetAttr) error {
 	return layer.Utimens(p.fd, p.name, &ts)
 }
 
-func (fs *FS) chown(p pin, s *SetAttr) error {
+// chown reports whether the owner was set, and set-id bits gone with that.
+func (fs *FS) chown(p pin, s *SetAttr) (bool, error) {
 	uid, gid := -1, -1
 	if s.Mask&SetUID != 0 {
 		h, ok := toHost(fs.cfg.UIDMap, s.UID)
 		if !ok {
-			return unix.EINVAL
+			return false, unix.EINVAL
 		}
 		uid = int(h)
 	}
 	if s.Mask&SetGID != 0 {
 		h, ok := toHost(fs.cfg.GIDMap, s.GID)
 		if !ok {
-			return unix.EINVAL
+			return false, unix.EINVAL
 		}
 		gid = int(h)
 	}
@@ -126,9 +130,9 @@ func (fs *FS) chown(p pin, s *SetAttr) error {
 		gid = -1
 	}
 	if uid < 0 && gid < 0 {
-		return nil
+		return false, nil
 	}
-	return layer.Chown(p.fd, p.name, uid, gid)
+	return true, layer.Chown(p.fd, p.name, uid, gid)
 }
 
 // changeOverride keeps owner and mode in the attribute; the file itself keeps a mode

@@ -22,16 +22,20 @@ func (fs *FS) statPlace(n *Node, p pin, a *Attr) error {
 	return fs.eng.Look(a, func() error { return layer.Stat(p.fd, p.name, a) })
 }
 
-// changing calls f, which changes attributes of the object at p. n.mu is held.
-func (fs *FS) changing(n *Node, p pin, f func() error) error {
+// changing calls f, which changes attributes of the object at p, whose inode number is ino, 0 if that is not known.
+// n.mu is held.
+func (fs *FS) changing(n *Node, p pin, ino uint64, f func() error) error {
 	if n.typ != unix.S_IFREG || !fs.unsettled() {
 		return f()
 	}
-	var st Attr
-	if err := layer.Stat(p.fd, p.name, &st); err != nil {
-		return err
+	if ino == 0 {
+		var st Attr
+		if err := layer.Stat(p.fd, p.name, &st); err != nil {
+			return err
+		}
+		ino = st.Ino
 	}
-	return fs.eng.Change(st.Ino, f)
+	return fs.eng.Change(ino, f)
 }
 
 // owedBlocks returns the space of the lower file that n, of the upper, completes; 0 if

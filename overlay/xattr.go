@@ -155,5 +155,5 @@ func (fs *FS) changeXattr(c *Caller, n *Node, name string, change func(p pin) er
 	if n.d != nil && name == aclDefault {
 		defer n.d.aclChanged()
 	}
-	return fs.changing(n, p, func() error { return change(p) })
+	return fs.changing(n, p, 0, func() error { return change(p) })
 }

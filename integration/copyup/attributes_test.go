@@ -227,3 +227,44 @@ func TestAccessListOfTheWorkDirectory(t *testing.T) {
 		}
 	}
 }
+
+// TestChownTakesSetID: a change of owner takes set-id bits, as of a file in a plain directory; of a lower file and of one
+// that was copied up before.
+func TestChownTakesSetID(t *testing.T) {
+	harness.NeedRoot(t)
+	modes := []uint32{0o4755, 0o2755, 0o6711, 0o2644, 0o4644}
+	tree := ""
+	for i := range modes {
+		tree += "f f" + itoa(i) + " x\nd d" + itoa(i) + "\n"
+	}
+	change := func(dir string, prepare bool) (out []uint32) {
+		for i, mode := range modes {
+			for _, kind := range []string{"f", "d"} {
+				path := filepath.Join(dir, kind+itoa(i))
+				if prepare {
+					must(t, unix.Chmod(path, mode))
+				}
+				must(t, os.Chown(path, 1000+len(out), -1))
+				var st unix.Stat_t
+				must(t, unix.Stat(path, &st))
+				out = append(out, st.Mode&0o7777)
+			}
+		}
+		return out
+	}
+	l := harness.NewLayers(t, tree)
+	plain := harness.Dir(t)
+	harness.Make(t, plain, tree)
+	for i, mode := range modes {
+		must(t, unix.Chmod(filepath.Join(l.Lowers[0], "f"+itoa(i)), mode))
+		must(t, unix.Chmod(filepath.Join(l.Lowers[0], "d"+itoa(i)), mode))
+	}
+	want := change(plain, true)
+	m := l.Plyfs(t, manual...)
+	if diff := cmp.Diff(want, change(m.Dir, false)); diff != "" {
+		t.Errorf("lower files (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(want, change(m.Dir, true)); diff != "" {
+		t.Errorf("upper files (-want +got):\n%s", diff)
+	}
+}
