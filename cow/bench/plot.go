@@ -167,7 +167,7 @@ func (rep *Report) bars(group, title, unit, none string, value func(*Result) flo
 		return nil
 	}
 	// A bar of an axis that has no zero begins at the power of ten below all.
-	c.x.low = math.Pow(10, math.Floor(math.Log10(c.x.low)))
+	c.x.low = math.Pow(10, math.Ceil(math.Log10(c.x.low))-1)
 	c.x.high = max(c.x.high, c.x.low*10)
 	return c
 }
