@@ -79,6 +79,8 @@ type Engine struct {
 		under  sync.WaitGroup // those that Prepare started
 		block  int64          // set once
 		memory bool           // the upper has no disk; set once
+		// What fallocate(2) of the upper knows; set with block.
+		punches, zeroes bool
 
 		ways           sync.Once
 		clones, copies bool // between files of the upper's filesystem; set once

@@ -95,8 +95,12 @@ func (p *Partial) fallocate(mode uint32, off, end int64) error {
 	return ignoringEINTR(func() error { return unix.Fallocate(p.fd, mode, off, end-off) })
 }
 
-// zero makes the bytes off .. end read as zeros.
+// zero makes the bytes off .. end read as zeros. It is refused where the upper's filesystem refuses that for its
+// own files, before anything is lost.
 func (p *Partial) zero(mode uint32, off, end int64, cancel <-chan struct{}) error {
+	if mode&unix.FALLOC_FL_ZERO_RANGE != 0 && !p.e.probe.zeroes || mode&unix.FALLOC_FL_PUNCH_HOLE != 0 && !p.e.probe.punches {
+		return unix.EOPNOTSUPP
+	}
 	valid := p.valid.Load()
 	// Where part of a block stays, it must not become allocated without data.
 	if err := p.firm(min(off, valid)); err != nil {

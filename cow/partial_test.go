@@ -250,6 +250,33 @@ func TestFallocateInterrupted(t *testing.T) {
 	w.content(p, want)
 }
 
+// TestZeroRange: what the upper's filesystem does not know is refused, and changes nothing.
+func TestZeroRange(t *testing.T) {
+	onEach(t, func(t *testing.T, dir string) {
+		w := newWorld(t, dir, Config{Threshold: 1})
+		plain, err := os.Create(w.upperPath("plain"))
+		must(t, err)
+		defer plain.Close()
+		must(t, plain.Truncate(100_000))
+		for i, end := range []int64{50_000, 100_000} {
+			name := fmt.Sprint("f", i)
+			want := pattern(100_000, 7)
+			must(t, os.WriteFile(w.lowerPath(name), want, 0o644))
+			w.leave(name, byRange)
+			p := w.partial(name)
+			defer p.Close()
+			known := ignoringEINTR(func() error { return unix.Fallocate(int(plain.Fd()), unix.FALLOC_FL_ZERO_RANGE, 10_000, end-10_000) })
+			if err := p.Fallocate(unix.FALLOC_FL_ZERO_RANGE, 10_000, end-10_000, nil); err != known {
+				t.Errorf("up to %d: %v, and of a plain file %v", end, err, known)
+			}
+			if known == nil {
+				clear(want[10_000:end])
+			}
+			w.content(p, want)
+		}
+	})
+}
+
 func TestConcurrentUse(t *testing.T) {
 	onEach(t, func(t *testing.T, dir string) {
 		w := newWorld(t, dir, Config{Threshold: 1})

@@ -105,6 +105,11 @@ func (e *Engine) probeHoles() (block int64, why string) {
 	if !exact() {
 		return 0, "the upper filesystem does not keep written zeros apart from holes"
 	}
+	const keep = unix.FALLOC_FL_KEEP_SIZE
+	knows := func(mode uint32) bool {
+		return ignoringEINTR(func() error { return unix.Fallocate(fd, mode|keep, at, block) }) == nil
+	}
+	e.probe.punches, e.probe.zeroes = knows(unix.FALLOC_FL_PUNCH_HOLE), knows(unix.FALLOC_FL_ZERO_RANGE)
 	return block, ""
 }
 

@@ -279,6 +279,16 @@ var scripts = map[string]string{
 			link b c
 			remount
 			read c`,
+	"zeroing what tmpfs cannot zero": `
+		variant range
+		on tmpfs
+		layer
+			put c 36131 943
+			put d 36131 944
+		run
+			zero c 16335 3485
+			zero d 16335 60000
+			read d`,
 }
 
 func TestScripts(t *testing.T) {
