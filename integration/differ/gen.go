@@ -19,10 +19,15 @@ type generator struct {
 	user    bool            // marks in user. attributes
 	special map[string]bool // of files: those that are not regular
 	private bool            // attributes that look like marks are set too
+	// often is how many of a hundred operations are on the data of the favourite, see hot.
+	often     int
+	favourite string
+	v         *view // that was scanned
 }
 
 // scan reads which paths there are.
 func (g *generator) scan(v *view) {
+	g.v = v
 	g.special = map[string]bool{}
 	g.files, g.dirs = g.files[:0], append(g.dirs[:0], ".")
 	for i := 0; i < len(g.dirs); i++ {
@@ -234,6 +239,9 @@ func (g *generator) layer(count int) next {
 			return Op{}, false
 		}
 		g.scan(v)
+		if g.r.IntN(200) < g.often { // seldom enough that there are files
+			return g.data(), true
+		}
 		return g.change(), true
 	}
 }
@@ -250,6 +258,8 @@ func (g *generator) ops(count int) next {
 			return op("remount"), true
 		case n < 2:
 			return op("swap"), true
+		case g.r.IntN(100) < g.often:
+			return g.data(), true
 		case n < 60:
 			return g.change(), true
 		}
@@ -267,7 +277,7 @@ type Only struct {
 // Fuzz makes up the case of a seed and runs it.
 func Fuzz(parent string, seed uint64, only Only) (*Finding, error) {
 	r := rand.New(rand.NewPCG(seed, 0))
-	all := []string{"default", "default", "default", "uncached", "disk", "range", "metacopy", "userxattr", "noindex", "mixed", "moves", "bare", "shared"}
+	all := []string{"default", "default", "default", "uncached", "disk", "range", "range", "metacopy", "metacopy", "userxattr", "noindex", "mixed", "moves", "bare", "shared"}
 	variant := all[r.IntN(len(all))]
 	if only.Variant != "" {
 		variant = only.Variant
@@ -287,7 +297,11 @@ func Fuzz(parent string, seed uint64, only Only) (*Finding, error) {
 	if only.On != "" {
 		on = only.On
 	}
-	g := &generator{r: r, big: variant == "range", user: v.config.UserXattr == overlay.On, private: r.IntN(4) == 0}
+	partly := variant == "range" || variant == "metacopy" // files are
+	g := &generator{r: r, big: partly, user: v.config.UserXattr == overlay.On, private: r.IntN(4) == 0, often: 5}
+	if partly {
+		g.often = 60
+	}
 	layers := make([]next, 1+r.IntN(4))
 	for i := range layers {
 		layers[i] = g.layer(5 + r.IntN(30))
