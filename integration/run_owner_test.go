@@ -3,6 +3,7 @@ package integration
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -109,6 +110,30 @@ func TestXattrPermissions(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What cannot have the attribute, a symbolic link or a fifo, has the owner itself; where that cannot be, it is
+// the daemon's, and no error.
+func TestXattrPermissionsOfLinks(t *testing.T) {
+	const make = `ln -s x link; chown -h 5:6 link; mkfifo pipe; chown 5:6 pipe; chmod 640 pipe; chown -h 7 lower; : > file; chown 5:6 file; stat -c '%n %u:%g %a' file link lower pipe`
+	t.Run("root", func(t *testing.T) {
+		harness.NeedRoot(t)
+		l := harness.NewLayers(t, "l lower x")
+		optioned(t, l, "xattr_permissions=2")
+		out, err := exec.Command("sh", "-ec", "cd "+l.Mnt+"; "+make).CombinedOutput()
+		if want := "file 5:6 644\nlink 5:6 777\nlower 7:0 777\npipe 5:6 640\n"; err != nil || string(out) != want {
+			t.Errorf("%v: %s", err, out)
+		}
+	})
+	t.Run("user", func(t *testing.T) {
+		l := harness.UserLayers(t, "l lower x")
+		options := "xattr_permissions=2,lowerdir=" + l.Lowers[0] + ",upperdir=" + l.Upper + ",workdir=" + l.Work
+		out := script(t, harness.AsUser(l.Root, "unshare", "-Ur", "-m", "sh"), harness.Binary()+" -o "+options+" mnt; cd mnt; "+
+			strings.NewReplacer("5:6", "0:0", "-h 7", "-h 0").Replace(make)+"; cd ..; "+harness.Binary()+" umount mnt")
+		if want := "file 0:0 644\nlink 0:0 777\nlower 0:0 777\npipe 0:0 640\n"; out != want {
+			t.Errorf("%s", out)
+		}
+	})
 }
 
 // Layers whose roots say so keep owners and modes in an attribute; a copy in an upper that does not

@@ -99,10 +99,11 @@ func (fs *FS) own(c *Caller, fd int, name string) error {
 	if err := layer.Stat(fd, name, &st); err != nil {
 		return err
 	}
+	s := SetAttr{Mask: SetUID | SetGID, UID: c.UID, GID: c.GID}
 	if !mayOverride(attr, uint32(st.Mode)) {
-		return nil
+		return fs.changeAsMayBe(pin{fd: fd, name: name}, &s)
 	}
-	return fs.override(fd, name, &st, &SetAttr{Mask: SetUID | SetGID, UID: c.UID, GID: c.GID})
+	return fs.override(fd, name, &st, &s)
 }
 
 // reserved says whether a name means something else in a layer.

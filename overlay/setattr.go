@@ -142,9 +142,26 @@ func (fs *FS) changeOverride(p pin, s *SetAttr) error {
 	if err := layer.Stat(p.fd, p.name, &st); err != nil {
 		return err
 	}
+	if !mayOverride(fs.overrides[fs.upper], uint32(st.Mode)) {
+		return fs.changeAsMayBe(p, s)
+	}
 	fs.overriddenAt(fs.upper, p.fd, p.name, &st)
 	if err := fs.override(p.fd, p.name, &st, s); err != nil {
 		return err
+	}
+	return fs.changeTimes(p, s)
+}
+
+// changeAsMayBe is for what cannot have the attribute: the object gets the owner, if this process may give
+// it. That it may not is no error (as in fuse-overlayfs): whoever unpacks an archive gives an owner to each symbolic link.
+func (fs *FS) changeAsMayBe(p pin, s *SetAttr) error {
+	if _, err := fs.chown(p, s); err != nil && err != unix.EPERM {
+		return err
+	}
+	if s.Mask&SetMode != 0 {
+		if err := layer.Chmod(p.fd, p.name, s.Mode&0o7777); err != nil {
+			return err
+		}
 	}
 	return fs.changeTimes(p, s)
 }
