@@ -174,7 +174,7 @@ func (e *Engine) Bus() *Bus { return e.bus }
 // Threshold returns the size in bytes from which a copy-up may go by range, and
 // whether it ever does.
 func (e *Engine) Threshold() (bytes int64, byRange bool) {
-	return e.cfg.Threshold, e.cfg.Threshold >= 0
+	return e.cfg.Threshold, e.cfg.Threshold >= 0 && e.Block() > 0
 }
 
 // CleanWork removes what an interrupted run left in the work directory: every

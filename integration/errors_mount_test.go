@@ -289,3 +289,91 @@ func TestUmountErrors(t *testing.T) {
 		t.Errorf("%v, %q", err, out)
 	}
 }
+
+func TestUnknownCommands(t *testing.T) {
+	l := harness.NewLayers(t, "f a 1")
+	refused(t, l.Root, 2, `unknown command "frobnicate"`, "frobnicate", l.Mnt)
+	refused(t, l.Root, 2, `no command "frobnicate"`, "help", "frobnicate")
+	refused(t, l.Root, 2, "needs an argument", "-o")
+	refused(t, l.Root, 2, "unknown flag: --frobnicate", "umount", "--frobnicate", l.Mnt)
+}
+
+// Paths that no system call takes.
+func TestTooLongPaths(t *testing.T) {
+	l := harness.NewLayers(t, "f a 1")
+	name, path := strings.Repeat("n", 256), strings.Repeat("/dir", 1100)
+	for _, long := range []string{l.Root + "/" + name, l.Root + path} {
+		refused(t, l.Root, 1, "file name too long", "mount", "--lower", long, l.Mnt)
+		refused(t, l.Root, 1, "file name too long", "mount", "--lower", l.Lowers[0], "--upper", long, l.Mnt)
+		refused(t, l.Root, 1, "file name too long", "mount", "--lower", l.Lowers[0], "--upper", l.Upper, "--work", long, l.Mnt)
+		refused(t, l.Root, 1, "file name too long", "mount", "--lower", l.Lowers[0], long)
+	}
+}
+
+// Mount points that are not just an empty directory.
+func TestOddMountPoints(t *testing.T) {
+	l := harness.NewLayers(t, "f a 1\nF big 1M", "f b 2")
+	harness.Make(t, l.Root, "f full/kept 1\nl link mnt\nl dangling nowhere\nd over/lower\nd over/upper\nd over/work\nf over/lower/x 1\nF over/lower/big 1M")
+	view := func(dir, want string) {
+		t.Helper()
+		if got := names(t, dir); got != want {
+			t.Errorf("%s shows %q, want %q", dir, got, want)
+		}
+	}
+	refused(t, l.Root, 1, "dangling: mount point does not exist", "mount", "--lower", l.Lowers[0], l.Root+"/dangling")
+	// What a directory holds is there again afterwards.
+	plyfs(t, "mount", "--lower", l.Lowers[0], l.Root+"/full")
+	view(l.Root+"/full", "a big")
+	plyfs(t, "umount", l.Root+"/full")
+	view(l.Root+"/full", "kept")
+	// By a symbolic link.
+	plyfs(t, "mount", "--lower", l.Lowers[0], l.Root+"/link")
+	view(l.Mnt, "a big")
+	refused(t, l.Lowers[0], 1, "a plyfs is mounted there already", "mount", "--lower", l.Lowers[1], l.Root+"/link")
+	plyfs(t, "umount", l.Root+"/link")
+	if mounted(t, l.Mnt) {
+		t.Error("still mounted")
+	}
+	// On another mount, as mount(8) does.
+	if err := unix.Mount("t", l.Mnt, "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	harness.Make(t, l.Mnt, "f below 1")
+	plyfs(t, "mount", "--lower", l.Lowers[0], l.Mnt)
+	view(l.Mnt, "a big")
+	plyfs(t, "umount", l.Mnt)
+	view(l.Mnt, "below")
+	// Over its own layers, which are out of sight then, as the kernel's overlayfs may be.
+	over := l.Root + "/over"
+	plyfs(t, "mount", "--lower", over+"/lower", "--upper", over+"/upper", "--work", over+"/work", over)
+	view(over, "big x")
+	patch(t, over+"/big", 1<<19, "changed")
+	plyfs(t, "umount", over)
+	want := harness.Bytes(1 << 20)
+	copy(want[1<<19:], "changed")
+	if b, err := os.ReadFile(over + "/upper/big"); err != nil || string(b) != string(want) {
+		t.Errorf("the upper's file is not complete: %v", err)
+	}
+}
+
+// An ordinary user without the helper, or without the right to open the device.
+func TestUserWithoutFUSE(t *testing.T) {
+	l := harness.UserLayers(t, "f a 1")
+	for prepare, want := range map[string]string{
+		"chmod 600 /dev/fuse":  "/dev/fuse: mounting is not permitted (user 65534 may not open it",
+		"export PATH=/nowhere": "fusermount3 is not installed (package fuse3)",
+	} {
+		before := harness.Dump(t, l.Root, true)
+		for _, work := range []string{"", " --work " + l.Work} {
+			line := "mount -t tmpfs t /mnt && mknod /mnt/fuse c 10 229 && chmod 666 /mnt/fuse && mount -B /mnt/fuse /dev/fuse && env=$(command -v setpriv) && " +
+				prepare + " && exec $env --reuid 65534 --regid 65534 --clear-groups " + harness.Binary() + " mount --lower " + l.Lowers[0] + " --upper " + l.Upper + work + " " + l.Mnt
+			out, err := exec.Command("unshare", "-m", "sh", "-c", line).CombinedOutput()
+			if harness.ExitCode(err) != 1 || strings.Count(string(out), "\n") != 1 || !strings.Contains(string(out), want) {
+				t.Errorf("%s: %v, %q", prepare, err, out)
+			}
+		}
+		if diff := cmp.Diff(before, harness.Dump(t, l.Root, true)); diff != "" {
+			t.Errorf("%s: changed:\n%s", prepare, diff)
+		}
+	}
+}

@@ -403,3 +403,15 @@ func TestRefusedOptions(t *testing.T) {
 		}
 	}
 }
+
+// SELinux labels are the kernel's business: it gets them, and where it has no SELinux it says so.
+func TestContextOption(t *testing.T) {
+	l := harness.NewLayers(t, "f a 1")
+	if _, err := os.Stat("/sys/fs/selinux/enforce"); err == nil {
+		t.Skip("this kernel has SELinux")
+	}
+	for _, option := range []string{"context=system_u:object_r:container_file_t:s0", `context="system_u:object_r:t:s0:c1,c2"`, "rootcontext=x"} {
+		name, _, _ := strings.Cut(option, "=")
+		refused(t, l.Root, 1, "the kernel does not take "+name, "-o", "lowerdir="+l.Lowers[0]+","+option, l.Mnt)
+	}
+}

@@ -2,6 +2,7 @@ package layer
 
 import (
 	"container/list"
+	"math"
 	"sync"
 	"sync/atomic"
 
@@ -46,6 +47,24 @@ func RaiseNoFile() (int, error) {
 		}
 	}
 	return int(min(r.Cur, 1<<30)), nil
+}
+
+// RaiseFileSize takes the limit of the size of files away, as far as this process may, and returns what it
+// is in bytes; -1 for none. Whoever serves files for others writes up to their limits, not up to his own.
+func RaiseFileSize() int64 {
+	r := unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY}
+	if unix.Setrlimit(unix.RLIMIT_FSIZE, &r) == nil {
+		return -1
+	}
+	if unix.Getrlimit(unix.RLIMIT_FSIZE, &r) != nil || r.Max > math.MaxInt64 {
+		r.Max = unix.RLIM_INFINITY
+	}
+	r.Cur = r.Max
+	_ = unix.Setrlimit(unix.RLIMIT_FSIZE, &r)
+	if r.Max == unix.RLIM_INFINITY {
+		return -1
+	}
+	return int64(r.Max)
 }
 
 // Dir is one directory of a tree. Making one costs nothing: it is opened when its

@@ -155,7 +155,7 @@ func (fs *FS) overWhiteout(c *Caller, up *layer.Dir, fd int, name string, typ ui
 	}
 	undo := func() { _ = layer.RemoveAll(room, temp) }
 	if typ == unix.S_IFDIR {
-		if err := fs.setMark(room, temp, "opaque", []byte("y")); err != nil {
+		if err := fs.setOpaque(room, temp); err != nil {
 			undo()
 			return err
 		}

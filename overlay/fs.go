@@ -157,7 +157,7 @@ func (fs *FS) openLowers() error {
 	for i, path := range fs.cfg.Lowers {
 		t, err := layer.OpenTree(path, i+1, fs.cache, layer.TreeOptions{Private: true, Opened: awaitSettled})
 		if err != nil {
-			return failure(path, "cannot open lower layer", err)
+			return notOpened(path, "lower layer", err)
 		}
 		fs.closers = append(fs.closers, t)
 		fs.lowers = append(fs.lowers, t)
@@ -165,12 +165,20 @@ func (fs *FS) openLowers() error {
 	for i, path := range fs.cfg.DataLowers {
 		t, err := layer.OpenTree(path, len(fs.cfg.Lowers)+i+1, fs.cache, layer.TreeOptions{Private: true})
 		if err != nil {
-			return failure(path, "cannot open data layer", err)
+			return notOpened(path, "data layer", err)
 		}
 		fs.closers = append(fs.closers, t)
 		fs.datas = append(fs.datas, t)
 	}
 	return nil
+}
+
+// notOpened says why a layer could not be opened.
+func notOpened(path, what string, err error) error {
+	if errors.Is(err, unix.EMFILE) {
+		return failure(path, "cannot open "+what+", each takes a descriptor; raise the limit (ulimit -n)", err)
+	}
+	return failure(path, "cannot open "+what, err)
 }
 
 // makeRoot builds the node of the root directory: all layers merge there.

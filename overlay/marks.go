@@ -70,6 +70,24 @@ func (fs *FS) setMark(fd int, name, key string, val []byte) error {
 	return layer.Setxattr(fd, name, fs.attr(key), val, 0)
 }
 
+// setOpaque makes a directory opaque; where there are no attributes by a file in it.
+func (fs *FS) setOpaque(fd int, name string) error {
+	err := fs.setMark(fd, name, "opaque", []byte("y"))
+	if err == nil || !noSupport(err) {
+		return err
+	}
+	dir, err := layer.Open(fd, name, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(dir)
+	f, err := layer.Open(dir, whiteout.OpaqueName, unix.O_WRONLY|unix.O_CREAT, 0o600)
+	if err == nil {
+		unix.Close(f)
+	}
+	return err
+}
+
 // markImpure records that children of an upper directory may have an origin mark
 // (kernel: ovl_set_impure).
 func (fs *FS) markImpure(d *directory) {

@@ -258,7 +258,7 @@ func (fs *FS) markMoved(s, to *side) error {
 			return fs.setRedirect(s, s.name, s.parent == to.parent)
 		}
 		if to.parent.d.merged() {
-			return fs.setMark(s.fd, s.name, "opaque", []byte("y"))
+			return fs.setOpaque(s.fd, s.name)
 		}
 		return nil
 	}
@@ -363,13 +363,13 @@ func (fs *FS) clearVictim(to *side) error {
 		err = layer.Chmod(stage, temp, uint32(st.Mode)&0o7777)
 	}
 	if err == nil {
-		err = fs.setMark(stage, temp, "opaque", []byte("y"))
+		err = fs.setOpaque(stage, temp)
 	}
 	if err == nil {
 		err = layer.Rename(stage, temp, to.fd, to.name, unix.RENAME_EXCHANGE)
 	}
 	if err != nil {
-		_ = layer.Rmdir(stage, temp)
+		_ = layer.RemoveAll(stage, temp)
 		return err
 	}
 	_ = layer.RemoveAll(stage, temp)

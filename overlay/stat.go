@@ -51,7 +51,9 @@ func (fs *FS) Stat() Stat {
 	fs.files.mu.Unlock()
 	if fs.eng != nil {
 		s.Unfinished, s.UnfinishedBytes = fs.eng.Pending(pendingMax)
-		s.Threshold, _ = fs.eng.Threshold()
+		if size, ever := fs.eng.Threshold(); ever {
+			s.Threshold = size
+		}
 		s.Ways = fs.allWays()
 	}
 	fs.settle.mu.Lock()

@@ -104,6 +104,11 @@ func (s *service) serve(ready func() error) (err error) {
 	if err != nil {
 		s.detail("open files: limit stays at %d: %v", files, err)
 	}
+	if s.quit == nil { // what runs in a container has its caller's limits
+		if most := layer.RaiseFileSize(); most >= 0 {
+			s.say("no file can be written beyond %d bytes, a limit of whoever mounts (ulimit -f)", most)
+		}
+	}
 	release, err := s.openParts()
 	if err != nil {
 		return err

@@ -1,8 +1,12 @@
 package main
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/plyfs/plyfs/overlay/fusefs"
 )
@@ -28,7 +32,13 @@ lower directories' old contents, and by the kernel's overlayfs.`,
 // on a terminal a bar, else a line now and then.
 func settle(path string, progress bool) error {
 	done := make(chan error, 1)
-	go func() { done <- ask(path, fusefs.CtlSettle, &struct{}{}) }()
+	go func() {
+		err := ask(path, fusefs.CtlSettle, &struct{}{})
+		if errors.Is(err, unix.EIO) {
+			err = fmt.Errorf("%s: not all partly copied files can be completed; the daemon's log says which, and why", path)
+		}
+		done <- err
+	}()
 	if !progress {
 		return <-done
 	}

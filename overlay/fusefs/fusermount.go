@@ -2,6 +2,7 @@ package fusefs
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -33,7 +34,11 @@ func fusermount(path string, o *Options) (int, error) {
 		return -1, err
 	}
 	theirs.Close()
-	return receiveFD(ours)
+	fd, err := receiveFD(ours)
+	if err != nil {
+		return -1, fmt.Errorf("mount %s: %w", path, err)
+	}
+	return fd, nil
 }
 
 func runHelper(cmd *exec.Cmd, path string) error {
@@ -93,7 +98,10 @@ func receiveFD(sock int) (int, error) {
 			return fds[0], nil
 		}
 	}
-	return -1, fmt.Errorf("fusermount3 sent no descriptor (%v)", err)
+	if err == nil {
+		err = errors.New("it sent no descriptor")
+	}
+	return -1, fmt.Errorf("%w: fusermount3: %w", ErrNotPermitted, err)
 }
 
 func fusermountUnmount(path string, lazy bool) error {
@@ -104,6 +112,9 @@ func fusermountUnmount(path string, lazy bool) error {
 	out, err := exec.Command(fusermountName, args...).CombinedOutput()
 	if err == nil {
 		return nil
+	}
+	if errors.Is(err, exec.ErrNotFound) {
+		return fmt.Errorf("unmount %s: %w", path, errNoHelper)
 	}
 	line, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
 	if line == "" {

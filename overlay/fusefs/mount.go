@@ -121,6 +121,10 @@ func mountDirect(path string, o *Options) (int, error) {
 			return -1, err
 		case unix.ENODEV:
 			return -1, fmt.Errorf("mount %s: %w in this kernel", path, ErrNoDevice)
+		case unix.EINVAL:
+			if o.Context != "" {
+				return -1, fmt.Errorf("mount %s: the kernel does not take %s: no such label, or no SELinux", path, o.Context)
+			}
 		}
 		return -1, &os.PathError{Op: "mount", Path: path, Err: err}
 	}
