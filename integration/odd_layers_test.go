@@ -154,3 +154,24 @@ func TestLayersInKernelOverlay(t *testing.T) {
 		m.Close(t)
 	})
 }
+
+// What is to be said of hundreds of layers with long names is more than an extended attribute holds.
+func TestManyLongNames(t *testing.T) {
+	l := harness.NewLayers(t)
+	args := []string{"mount", "--upper", l.Upper, "--work", l.Work}
+	for i := range 500 {
+		dir := l.Root + "/" + strings.Repeat("n", 200) + itoa(i)
+		harness.Make(t, dir, "f same "+itoa(i))
+		args = append(args, "--lower", dir)
+	}
+	plyfs(t, append(args, l.Mnt)...)
+	for _, sub := range []string{"stat", "explain", "tree"} {
+		if out := plyfs(t, sub, l.Mnt); len(out) < 100 {
+			t.Errorf("%s: %q", sub, out)
+		}
+	}
+	if out := plyfs(t, "explain", l.Mnt+"/same"); strings.Count(out, strings.Repeat("n", 200)) < 500 {
+		t.Errorf("explain: %q", out)
+	}
+	plyfs(t, "umount", l.Mnt)
+}

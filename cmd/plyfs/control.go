@@ -26,7 +26,11 @@ func ask(path, attr string, into any) error {
 	if err != nil {
 		return controlError(path, err)
 	}
-	if err := json.Unmarshal(buf[:n], into); err != nil {
+	answer, err := fusefs.Unpack(buf[:n])
+	if err == nil {
+		err = json.Unmarshal(answer, into)
+	}
+	if err != nil {
 		return fmt.Errorf("%s: the daemon's answer to %s: %w", path, attr, err)
 	}
 	return nil

@@ -2,7 +2,9 @@ package fusefs
 
 import (
 	"bytes"
+	"compress/gzip"
 	"encoding/json"
+	"io"
 	"os"
 	"strings"
 	"sync/atomic"
@@ -131,6 +133,9 @@ func (s *session[N]) getControl(r *request, n N, name string, asked int) unix.Er
 	if err != nil {
 		return errno(err)
 	}
+	if len(b) > controlMax-2*controlPad {
+		b = pack(b)
+	}
 	b = padControl(b)
 	if len(b) > controlMax {
 		return unix.E2BIG
@@ -151,6 +156,29 @@ const (
 func padControl(b []byte) []byte {
 	n := (len(b) + controlPad/2 + controlPad - 1) &^ (controlPad - 1)
 	return append(b, bytes.Repeat([]byte{' '}, n-len(b))...)
+}
+
+// pack makes an answer smaller that is too long for an attribute: what there is to say of hundreds of layers
+// is much the same for each of them.
+func pack(b []byte) []byte {
+	var out bytes.Buffer
+	z := gzip.NewWriter(&out)
+	_, _ = z.Write(b) // a Buffer takes all
+	_ = z.Close()
+	return out.Bytes()
+}
+
+// Unpack returns the JSON of what a control attribute answered: that itself, if it was short.
+func Unpack(b []byte) ([]byte, error) {
+	if !bytes.HasPrefix(b, []byte{0x1f, 0x8b}) { // RFC 1952, 2.3.1
+		return b, nil
+	}
+	z, err := gzip.NewReader(bytes.NewReader(b))
+	if err != nil {
+		return nil, err
+	}
+	z.Multistream(false) // what follows is padding
+	return io.ReadAll(z)
 }
 
 func (s *session[N]) setControl(r *request) unix.Errno {
