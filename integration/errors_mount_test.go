@@ -125,6 +125,32 @@ func TestUpperInUse(t *testing.T) {
 	}
 }
 
+// So is one of the kernel's in another mount namespace.
+func TestUpperInUseElsewhere(t *testing.T) {
+	harness.NeedRoot(t)
+	l := harness.NewLayers(t, "f a 1")
+	harness.Make(t, l.Root, "d work2")
+	line := "mount -t overlay o -o lowerdir=" + l.Lowers[0] + ",upperdir=" + l.Upper + ",workdir=" + l.Work + " " + l.Mnt + "; echo x > " + l.Mnt + "/new; echo ready; exec sleep 100"
+	other := exec.Command("unshare", "-m", "--propagation", "private", "sh", "-ec", line)
+	out, err := other.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := other.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = other.Process.Kill()
+		_ = other.Wait()
+	}()
+	if n, err := out.Read(make([]byte, 10)); n == 0 {
+		t.Fatal(err)
+	}
+	for _, work := range []string{l.Work, l.Root + "/work2"} {
+		refused(t, l.Root+"/work2", 1, "in use by a mount of the kernel's overlayfs", "mount", "--lower", l.Lowers[0], "--upper", l.Upper, "--work", work, l.Mnt)
+	}
+}
+
 // An upper on a mount of its own has no room for a work directory beside it.
 func TestUpperIsMountPoint(t *testing.T) {
 	harness.NeedRoot(t)

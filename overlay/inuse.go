@@ -2,7 +2,9 @@ package overlay
 
 import (
 	"fmt"
+	"io"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -38,13 +40,51 @@ type fdCloser int
 func (c fdCloser) Close() error { return unix.Close(int(c)) }
 
 // kernelUses refuses an upper that the kernel's overlayfs has mounted: it keeps no
-// lock that others see, but its options are in the mount table.
+// lock that others see, but its options are in the mount table. Other mount namespaces have tables of
+// their own; those that we may read are looked at unless upper and work are as new.
 func kernelUses(upper, work string) error {
-	table, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		return nil
+	tables := []string{"/proc/self"}
+	if !empty(upper) || exists(filepath.Join(work, "work")) {
+		others, _ := filepath.Glob("/proc/[0-9]*")
+		tables = append(tables, others...)
 	}
-	for line := range strings.Lines(string(table)) {
+	seen := map[string]bool{}
+	for _, proc := range tables {
+		ns, err := os.Readlink(proc + "/ns/mnt")
+		if err != nil || seen[ns] {
+			continue
+		}
+		seen[ns] = true
+		table, err := os.ReadFile(proc + "/mountinfo")
+		if err != nil {
+			continue
+		}
+		if path := overlayUses(string(table), proc+"/root", upper, work); path != "" {
+			return refusal(path, "is in use by a mount of the kernel's overlayfs; unmount that first", unix.EBUSY)
+		}
+	}
+	return nil
+}
+
+func empty(dir string) bool {
+	f, err := os.Open(dir)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	_, err = f.Readdirnames(1)
+	return err == io.EOF
+}
+
+func exists(path string) bool {
+	var st unix.Stat_t
+	return unix.Stat(path, &st) == nil
+}
+
+// overlayUses returns which of upper and work an overlayfs of a mount table has, "" for none. The paths in
+// the table begin at root.
+func overlayUses(table, root, upper, work string) string {
+	for line := range strings.Lines(table) {
 		_, tail, ok := strings.Cut(line, " - overlay ")
 		if !ok {
 			continue
@@ -55,13 +95,14 @@ func kernelUses(upper, work string) error {
 		}
 		for _, o := range strings.Split(f[1], ",") {
 			for key, path := range map[string]string{"upperdir=": upper, "workdir=": work} {
-				if used, ok := strings.CutPrefix(o, key); ok && sameDir(unescapeMount(used), path) {
-					return refusal(path, "is in use by a mount of the kernel's overlayfs; unmount that first", unix.EBUSY)
+				used, ok := strings.CutPrefix(o, key)
+				if used = unescapeMount(used); ok && (sameDir(used, path) || sameDir(root+used, path)) {
+					return path
 				}
 			}
 		}
 	}
-	return nil
+	return ""
 }
 
 func unescapeMount(s string) string {
