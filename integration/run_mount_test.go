@@ -2,9 +2,11 @@ package integration
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -218,6 +220,59 @@ func TestHangUp(t *testing.T) {
 		t.Errorf("in the background: %q", got)
 	}
 	plyfs(t, "umount", l.Mnt)
+}
+
+// Whoever interrupts the command while the mount is not ready interrupts the mount.
+func TestInterruptedStart(t *testing.T) {
+	for _, sig := range []unix.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGHUP} {
+		l := harness.NewLayers(t, "f a 1")
+		// As if an earlier mount were still completing files of the lower layer: the daemon waits.
+		lower, err := os.Open(l.Lowers[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer lower.Close()
+		if err := unix.FcntlFlock(lower.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_RDLCK}); err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command(harness.Binary(), "mount", "--lower", l.Lowers[0], l.Mnt)
+		out := new(bytes.Buffer)
+		cmd.Stderr = out
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if mounted(t, l.Mnt) {
+				plyfs(t, "umount", l.Mnt)
+			}
+		})
+		daemon := 0
+		waitFor(t, "the daemon", func() bool { daemon = childOf(cmd.Process.Pid); return daemon != 0 })
+		if err := cmd.Process.Signal(sig); err != nil {
+			t.Fatal(err)
+		}
+		lower.Close()
+		if err := cmd.Wait(); harness.ExitCode(err) != 1 || !strings.HasPrefix(out.String(), "plyfs: ") || strings.Count(out.String(), "\n") != 1 {
+			t.Errorf("%v: %v, %q", sig, err, out)
+		}
+		waitFor(t, "the daemon's end", func() bool { return !harness.Alive(daemon) || mounted(t, l.Mnt) })
+		if mounted(t, l.Mnt) {
+			t.Errorf("%v: mounted all the same", sig)
+		}
+	}
+}
+
+// childOf returns a child of a process, 0 if it has none.
+func childOf(pid int) int {
+	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	for _, task := range tasks {
+		b, _ := os.ReadFile(task)
+		if f := strings.Fields(string(b)); len(f) > 0 {
+			child, _ := strconv.Atoi(f[0])
+			return child
+		}
+	}
+	return 0
 }
 
 // A mount that is in use: it stays for umount, and is out of sight but alive for its users after a
