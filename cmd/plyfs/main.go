@@ -1,9 +1,3 @@
-// The runtime need not look for a limit of processors in control groups, and again every second: a daemon is told how many it
-// has (launch), and every command starts sooner.
-//
-//go:debug containermaxprocs=0
-//go:debug updatemaxprocs=0
-
 // Command plyfs mounts layered root filesystems and tells what happens in them.
 //
 // There is one file per subcommand and one table of them (command.go). What a
