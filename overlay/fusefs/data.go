@@ -4,9 +4,8 @@ import (
 	"math"
 	"unsafe"
 
+	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
-
-	"github.com/plyfs/plyfs/overlay/fusefs/fuse"
 )
 
 // read fills the answer buffer itself: its payload is page aligned, so that a

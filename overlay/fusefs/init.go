@@ -4,9 +4,8 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
-
-	"github.com/plyfs/plyfs/overlay/fusefs/fuse"
 )
 
 // negotiated is what kernel and daemon agreed upon.

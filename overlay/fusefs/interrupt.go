@@ -1,9 +1,8 @@
 package fusefs
 
 import (
+	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
-
-	"github.com/plyfs/plyfs/overlay/fusefs/fuse"
 )
 
 // A worker says in w.current which request it serves: its unique number, which the

@@ -4,9 +4,8 @@ import (
 	"sync"
 	"unsafe"
 
+	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
-
-	"github.com/plyfs/plyfs/overlay/fusefs/fuse"
 )
 
 // lateAnswers are requests whose callers wait for something that may take for ever (a

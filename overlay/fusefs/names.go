@@ -3,9 +3,8 @@ package fusefs
 import (
 	"unsafe"
 
+	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
-
-	"github.com/plyfs/plyfs/overlay/fusefs/fuse"
 )
 
 // lookup finds one name. A name that is not there is an answer too (node id 0

@@ -4,15 +4,14 @@ import (
 	"os"
 	"unsafe"
 
+	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
-
-	"github.com/plyfs/plyfs/overlay/fusefs/fuse"
 )
 
 // notify sends a message nobody asked for: unique 0, its code in place of an
 // errno. parts follow the header.
 func (c *conn) notify(code int32, parts ...[]byte) error {
-	h := fuse.OutHeader{Status: code}
+	h := fuse.OutHeader{Status: -code} // go-fuse has the codes below zero, the kernel wants them above
 	iov := make([][]byte, 1, 1+len(parts))
 	iov[0] = unsafe.Slice((*byte)(unsafe.Pointer(&h)), outHeaderSize)
 	size := outHeaderSize

@@ -5,9 +5,8 @@ import (
 	"sync/atomic"
 	"unsafe"
 
+	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
-
-	"github.com/plyfs/plyfs/overlay/fusefs/fuse"
 )
 
 // openFiles serves OPEN, CREATE and RELEASE in the modes that answer them. Its

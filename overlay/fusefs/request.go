@@ -4,9 +4,8 @@ import (
 	"bytes"
 	"unsafe"
 
+	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
-
-	"github.com/plyfs/plyfs/overlay/fusefs/fuse"
 )
 
 const (
@@ -44,7 +43,7 @@ func (r *request) begin(msg []byte) {
 	r.caller.Umask = 0
 }
 
-// decode sees r's message as a T, one of package fuse's requests, which all begin
+// decode sees r's message as a T, one of go-fuse's request structs, which all begin
 // with the header. It returns nil if the message is too short for one.
 func decode[T any](r *request) *T {
 	var t T

@@ -1,9 +1,8 @@
 package fusefs
 
 import (
+	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
-
-	"github.com/plyfs/plyfs/overlay/fusefs/fuse"
 )
 
 const (

@@ -5,9 +5,8 @@ import (
 	"strings"
 	"unsafe"
 
+	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
-
-	"github.com/plyfs/plyfs/overlay/fusefs/fuse"
 )
 
 // getxattr answers with the value, or with its size if the caller has no room
