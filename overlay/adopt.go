@@ -27,8 +27,8 @@ func (fs *FS) adopt(parent *Node, name string, f *found, seen uint64) (*Node, er
 			key = &k
 		}
 	}
-	if !f.upper {
-		n.guard.Store(uint32(guardOf(&f.st) | guardKnown))
+	if !f.upper && guardOf(&f.st) == 0 {
+		n.guard.Store(uint32(guardKnown))
 	}
 	if f.dataDir != nil {
 		x := n.more()

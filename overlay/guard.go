@@ -54,6 +54,9 @@ func (fs *FS) guardAt(p pin, upper bool) (g guard, err error) {
 		return 0, err
 	}
 	g = guardOf(&st)
+	if !upper && g != 0 && !hasFlags(p) {
+		return 0, nil
+	}
 	if upper {
 		var buf [16]byte
 		mark := whiteout.ParseProtAttr(fs.mark(p.fd, p.name, "protattr", buf[:]))
@@ -76,6 +79,18 @@ func guardOf(st *Attr) (g guard) {
 		g |= guardImmutable
 	}
 	return g
+}
+
+// hasFlags says whether the filesystem of an object has flags at all, as far as that can be found out. EROFS shows
+// everything in it as immutable and has none: as a layer it is like any other (kernel: ovl_copyflags goes by the inode's).
+func hasFlags(p pin) bool {
+	fd, err := openQuiet(p.fd, p.name)
+	if err != nil {
+		return true
+	}
+	defer unix.Close(fd)
+	_, err = unix.IoctlGetUint32(fd, unix.FS_IOC_GETFLAGS)
+	return err != unix.ENOTTY && err != unix.EOPNOTSUPP
 }
 
 // guarded returns EPERM if n has one of the flags.

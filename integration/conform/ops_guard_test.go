@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"unsafe"
 
@@ -278,6 +279,40 @@ func TestGuardOfItsOwn(t *testing.T) {
 	chattr(t, "-a", v.path("a"))
 	chattr(t, "-i", v.path("i"))
 	must(t, unix.Unlink(v.path("a")), unix.Unlink(v.path("i")))
+}
+
+// TestLayerOfErofs: everything in it is shown as immutable, and can be changed in the view.
+func TestLayerOfErofs(t *testing.T) {
+	harness.NeedRoot(t)
+	if _, err := exec.LookPath("mkfs.erofs"); err != nil {
+		t.Skip("mkfs.erofs is not installed")
+	}
+	l := harness.NewLayers(t, "f a text\nd d\nf d/b text\nf gone 1")
+	image, layer := filepath.Join(l.Root, "image"), filepath.Join(l.Root, "erofs")
+	must(t, os.Mkdir(layer, 0o755))
+	if out, err := exec.Command("mkfs.erofs", image, l.Lowers[0]).CombinedOutput(); err != nil {
+		t.Fatalf("mkfs.erofs: %v: %s", err, out)
+	}
+	if out, err := exec.Command("mount", "-t", "erofs", "-o", "loop", image, layer).CombinedOutput(); err != nil {
+		if strings.Contains(string(out), "unknown filesystem") {
+			t.Skip("this kernel does not mount erofs")
+		}
+		t.Fatalf("mount: %v: %s", err, out)
+	}
+	l.Lowers = []string{layer}
+	for _, mode := range []string{"cached", "passthrough", "shared"} {
+		m := l.Plyfs(t, "--mode", mode)
+		for _, name := range []string{"a", "d/b"} {
+			must(t, os.Chmod(m.Path(name), 0o600), os.WriteFile(m.Path(name), []byte(mode), 0o600))
+		}
+		must(t, os.WriteFile(m.Path("d/new"), nil, 0o600), os.Remove(m.Path("gone")), os.Rename(m.Path("d"), m.Path("e")))
+		if b, err := os.ReadFile(m.Path("e/b")); err != nil || string(b) != mode {
+			t.Errorf("%s: %q, %v", mode, b, err)
+		}
+		m.Close(t)
+		l.Upper, l.Work = l.Upper+"+", l.Work+"+"
+		must(t, os.Mkdir(l.Upper, 0o755), os.Mkdir(l.Work, 0o755))
+	}
 }
 
 // TestGuardOfGatheredWrites: with writeback=1 the kernel sends pages, of which those of an append-only file begin with
