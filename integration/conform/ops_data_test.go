@@ -3,6 +3,7 @@ package conform
 import (
 	"bytes"
 	"os"
+	"path/filepath"
 	"testing"
 	"unsafe"
 
@@ -394,4 +395,29 @@ func TestReadPastTheEnd(t *testing.T) {
 		_, err = unix.Pread(openFD(t, v.path("dir"), unix.O_RDONLY, 0), buf, 0)
 		wants(t, "read a directory", err, unix.EISDIR)
 	})
+}
+
+// TestFallocateUnknown: a mode that the upper does not know fails after the copy-up, and with index=off that has parted the
+// names, so that the file has another number. The kernel must not go on showing the old one.
+func TestFallocateUnknown(t *testing.T) {
+	harness.NeedRoot(t)
+	up := filepath.Join(harness.Dir(t), "tmpfs")
+	must(t, os.Mkdir(up, 0o755), unix.Mount("none", up, "tmpfs", 0, "size=16m"))
+	l := harness.NewLayersOn(t, up, "f a text\nh b a")
+	m := l.Plyfs(t, "-o", "index=off")
+	ino := func(flags int) uint64 {
+		var st unix.Statx_t
+		must(t, unix.Statx(unix.AT_FDCWD, m.Path("a"), flags, unix.STATX_BASIC_STATS, &st))
+		return st.Ino
+	}
+	before := ino(0)
+	fd := openFD(t, m.Path("a"), unix.O_WRONLY, 0)
+	defer shut(fd)
+	if err := unix.Fallocate(fd, unix.FALLOC_FL_ZERO_RANGE, 0, 100); err != unix.EOPNOTSUPP {
+		t.Errorf("fallocate: %v", err)
+	}
+	after, really := ino(0), ino(unix.AT_STATX_FORCE_SYNC)
+	if after != really || after == before {
+		t.Errorf("inode %#x, then %#x, which is %#x", before, after, really)
+	}
 }

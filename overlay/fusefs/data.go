@@ -82,7 +82,13 @@ func (s *session[N]) fallocate(r *request, n N) unix.Errno {
 	if in == nil || int64(in.Offset) < 0 || int64(in.Length) < 0 {
 		return unix.EINVAL
 	}
-	return errno(s.fs.Fallocate(&r.caller, n, in.Mode, int64(in.Offset), int64(in.Length)))
+	err := s.fs.Fallocate(&r.caller, n, in.Mode, int64(in.Offset), int64(in.Length))
+	if err != nil {
+		// A mode that the upper does not know is found out after the copy-up, which may have changed the number
+		// (index=off). The kernel keeps the attributes when the call fails; for a negative offset it takes no lock.
+		_ = s.conn.invalInode(r.hdr.NodeId, -1, 0)
+	}
+	return errno(err)
 }
 
 func (s *session[N]) lseek(r *request, n N) unix.Errno {
