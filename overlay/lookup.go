@@ -260,11 +260,15 @@ func (s *search) directory(part *layer.Dir, fd int, st *Attr, upper, last bool) 
 		}
 		return s.follow(fd)
 	}
-	switch fs.opaqueAt(fd, s.name, false) {
+	has := fs.marksIn(fd, s.name)
+	switch fs.opaque(has, fd, s.name) {
 	case whiteout.OpaqueYes:
 		return false, nil
 	case whiteout.OpaqueXattrWhiteouts:
 		f.xwhiteouts = true
+	}
+	if !has.redirect {
+		return true, nil
 	}
 	return s.follow(fd)
 }

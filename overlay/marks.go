@@ -1,6 +1,9 @@
 package overlay
 
 import (
+	"bytes"
+	"slices"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/plyfs/plyfs/layer"
@@ -41,14 +44,51 @@ func (fs *FS) opaqueAt(fd int, name string, last bool) whiteout.Opaque {
 	if last {
 		return whiteout.OpaqueNone
 	}
-	var buf [16]byte
-	if v := fs.mark(fd, name, "opaque", buf[:]); v != nil {
-		return whiteout.ParseOpaque(v)
+	return fs.opaque(fs.marksIn(fd, name), fd, name)
+}
+
+// marked says which marks a directory may have.
+type marked struct{ opaque, legacy, redirect bool }
+
+// marksIn finds out by one call, for a directory without marks, which most are.
+func (fs *FS) marksIn(fd int, name string) marked {
+	var buf [256]byte
+	n, err := layer.ListxattrRaw(fd, name, buf[:])
+	if err != nil {
+		return marked{true, true, true} // cannot be listed, or there are many: each is asked for
 	}
-	for _, legacy := range whiteout.LegacyOpaque {
-		if n, err := layer.Getxattr(fd, name, legacy, buf[:]); err == nil && n > 0 {
-			if o := whiteout.ParseOpaque(buf[:n]); o != whiteout.OpaqueNone {
-				return o
+	var has marked
+	for list := buf[:n]; len(list) > 0; {
+		attr, rest, _ := bytes.Cut(list, nul)
+		switch {
+		case string(attr) == fs.attr("opaque"):
+			has.opaque = true
+		case string(attr) == fs.attr("redirect"):
+			has.redirect = true
+		case slices.Contains(whiteout.LegacyOpaque, string(attr)):
+			has.legacy = true
+		}
+		list = rest
+	}
+	return has
+}
+
+var nul = []byte{0}
+
+// opaque is opaqueAt for a directory whose marks are known.
+func (fs *FS) opaque(has marked, fd int, name string) whiteout.Opaque {
+	var buf [16]byte
+	if has.opaque {
+		if v := fs.mark(fd, name, "opaque", buf[:]); v != nil {
+			return whiteout.ParseOpaque(v)
+		}
+	}
+	if has.legacy {
+		for _, legacy := range whiteout.LegacyOpaque {
+			if n, err := layer.Getxattr(fd, name, legacy, buf[:]); err == nil && n > 0 {
+				if o := whiteout.ParseOpaque(buf[:n]); o != whiteout.OpaqueNone {
+					return o
+				}
 			}
 		}
 	}

@@ -83,7 +83,8 @@ func scenarios(z sizes) []scenario {
 	list := []scenario{
 		source("find",
 			step{name: "names, first", req: program("find", ".")},
-			step{name: "names, again", req: program("find", ".")}),
+			step{name: "names, again", req: program("find", ".")},
+			step{name: "names, third", req: program("find", ".")}),
 		source("find attr",
 			step{name: "first", req: program("find", ".", "-size", "+1000000k")},
 			step{name: "again", req: program("find", ".", "-size", "+1000000k")}),
@@ -98,7 +99,8 @@ func scenarios(z sizes) []scenario {
 			step{name: "open, again", req: named("open", 1), per: z.source}),
 		source("grep -r",
 			step{name: "first", req: program("grep", "-r", "no such words in here", ".")},
-			step{name: "again", req: program("grep", "-r", "no such words in here", ".")}),
+			step{name: "again", req: program("grep", "-r", "no such words in here", ".")},
+			step{name: "third", req: program("grep", "-r", "no such words in here", ".")}),
 		source("tar",
 			step{name: "first", req: program("tar", "cf", "-", ".")},
 			step{name: "again", req: program("tar", "cf", "-", ".")}),
@@ -125,6 +127,7 @@ func scenarios(z sizes) []scenario {
 		{name: "git status", data: "repository", make: repository(z.repo), ownPlain: true, steps: []step{
 			{name: "first", req: program("git", "-c", "safe.directory=*", "status", "--short")},
 			{name: "again", req: program("git", "-c", "safe.directory=*", "status", "--short")},
+			{name: "third", req: program("git", "-c", "safe.directory=*", "status", "--short")},
 		}},
 		{name: "sqlite", data: "empty", make: blobs(), steps: []step{
 			{name: "a transaction", per: z.transactions, req: fixed(request{Op: "exec", Argv: []string{"sqlite3", "db", sqlLoad(z.transactions)}})},

@@ -89,6 +89,7 @@ func (s *session[N]) attr(r *request, n N, a *Attr) unix.Errno {
 }
 
 func (s *session[N]) getattr(r *request, n N) unix.Errno {
+	s.listings.asked(r.hdr.Pid)
 	a := &r.w.attr
 	if err := s.fs.Getattr(n, a); err != nil {
 		return errno(err)

@@ -15,6 +15,9 @@ func (s *session[N]) read(r *request, n N) unix.Errno {
 	if in == nil || int64(in.Offset) < 0 {
 		return unix.EINVAL
 	}
+	if in.Offset == 0 && s.opt.Mode == Cached && s.shares == nil {
+		s.wasRead(r)
+	}
 	size := min(int(in.Size), len(r.out))
 	readAt := s.fs.ReadAt
 	if q, ok := s.fs.(Quiet[N]); ok && in.Flags&unix.O_NOATIME != 0 {
@@ -30,6 +33,19 @@ func (s *session[N]) read(r *request, n N) unix.Errno {
 	r.n = got
 	s.stat.bytesRead.Add(uint64(got))
 	return 0
+}
+
+// wasRead makes the kernel ask for the listing of a directory again, with attributes, when it has had most
+// of its files read: one request then, in place of one for each file.
+func (s *session[N]) wasRead(r *request) {
+	dir := s.listings.read(r.hdr.Pid)
+	if dir == 0 || s.conn == nil {
+		return
+	}
+	s.stale.add(dir)
+	if err := s.conn.invalInode(dir, 0, 0); err != nil {
+		s.opt.logf("%v", err)
+	}
 }
 
 func (s *session[N]) write(r *request, n N) unix.Errno {

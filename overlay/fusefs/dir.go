@@ -49,6 +49,9 @@ func (s *session[N]) list(r *request, n N, plus bool) unix.Errno {
 	given, head := adviceNames, direntSize
 	if plus {
 		given, head = s.listings.advise(r.hdr.Pid), plusSize
+		if s.stale.has(r.hdr.NodeId) {
+			given = adviceAttrs
+		}
 	}
 	read := func(off uint64, buf []Entry) (int, error) { return s.fs.ReadDir(n, off, buf) }
 	l := s.listing(in.Fh)
@@ -90,7 +93,10 @@ fill:
 		}
 	}
 	if l == nil {
-		s.listings.listed(r.hdr.Pid, r.hdr.NodeId, given, files)
+		s.listings.listed(r.hdr.Pid, r.hdr.NodeId, in.Offset, given, files)
+		if plus && files == 0 {
+			s.stale.remove(r.hdr.NodeId)
+		}
 	}
 	return 0
 }

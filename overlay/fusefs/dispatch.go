@@ -28,6 +28,7 @@ type session[N Node] struct {
 
 	entryValid, attrValid, negValid validity
 	listings                        hints
+	stale                           staleDirs
 	memory                          memory
 	open                            *openFiles[N] // nil in cached mode
 	shares                          Sharer[N]     // nil: nobody else changes anything

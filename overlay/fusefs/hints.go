@@ -1,6 +1,7 @@
 package fusefs
 
 import (
+	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -43,6 +44,11 @@ type hint struct {
 	dir    atomic.Uint64 // listed last without attributes
 	files  atomic.Uint32 // names in that listing that are not directories
 	seen   atomic.Uint32 // of which looked up since
+
+	// Listed last, in whatever form; see hints.read.
+	last      atomic.Uint64
+	lastFiles atomic.Int32 // names in it that are not directories
+	reads     atomic.Int32 // files read since, less attributes asked for
 }
 
 const (
@@ -76,11 +82,20 @@ func (h *hints) advise(tid uint32) advice {
 	return adviceNames
 }
 
-// listed is told what the listing gave: files is the number of names other than
+// listed is told what the listing from offset off gave: files is the number of names other than
 // directories, none of which says nothing.
-func (h *hints) listed(tid uint32, dir uint64, given advice, files int) {
+func (h *hints) listed(tid uint32, dir, off uint64, given advice, files int) {
 	t := h.slot(tid)
-	if files == 0 || t.caller.Load() != tid {
+	if t.caller.Load() != tid {
+		return
+	}
+	if off == 0 {
+		t.last.Store(dir)
+		t.lastFiles.Store(0)
+		t.reads.Store(0)
+	}
+	t.lastFiles.Add(int32(files))
+	if files == 0 {
 		return
 	}
 	switch state := t.state.Load(); {
@@ -110,4 +125,60 @@ func (h *hints) looked(tid uint32, dir uint64, mode uint32) {
 		t.state.Store(hintWants)
 		t.dir.Store(0)
 	}
+}
+
+// staleLeast and half of the files of a directory must have been read before it is worth listing anew.
+const staleLeast = 4
+
+// read is told of the first READ of a file, after which the kernel does not know the file's access time
+// any more and asks for its attributes when it is next looked at. It returns the directory, once, in which
+// that now goes for so many files that listing it with attributes costs less; else 0.
+func (h *hints) read(tid uint32) (dir uint64) {
+	t := h.slot(tid)
+	if t.caller.Load() != tid {
+		return 0
+	}
+	if t.reads.Add(1) == max(staleLeast, (t.lastFiles.Load()+1)/2) {
+		return t.last.Load()
+	}
+	return 0
+}
+
+// asked is told that attributes were asked for: of a file just read, they are known again (tar).
+func (h *hints) asked(tid uint32) {
+	if t := h.slot(tid); t.caller.Load() == tid {
+		t.reads.Add(-1)
+	}
+}
+
+// staleMost bounds staleDirs.
+const staleMost = 1 << 14
+
+// staleDirs are the directories whose next listing is to carry attributes, whoever asks. The
+// kernel was told to forget their names.
+type staleDirs struct {
+	mu   sync.Mutex
+	dirs map[uint64]struct{}
+}
+
+func (d *staleDirs) add(dir uint64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.dirs == nil || len(d.dirs) >= staleMost {
+		d.dirs = map[uint64]struct{}{} // only a guess is lost
+	}
+	d.dirs[dir] = struct{}{}
+}
+
+func (d *staleDirs) has(dir uint64) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	_, ok := d.dirs[dir]
+	return ok
+}
+
+func (d *staleDirs) remove(dir uint64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.dirs, dir)
 }
