@@ -244,6 +244,7 @@ func TestMountAfterUnmount(t *testing.T) {
 	if !harness.Alive(daemon) {
 		t.Fatal("the first daemon did not wait for the gate")
 	}
+	time.Sleep(200 * time.Millisecond) // it looks for that every 20 ms, and the rest may take less
 	g.open(-1)
 	must(t, <-mounted)
 	if n := len(unfinished(t, l.Upper)); n != 1 {
