@@ -41,7 +41,7 @@ func (v *view) dump(rel string, e dirent, t *Tree, first map[uint64]string) {
 	if listed != 0 && listed != st.Ino {
 		t.odd[rel] = true
 	}
-	if listed != 0 && listed != st.Ino && !v.mayDiffer(rel) {
+	if listed != 0 && listed != st.Ino && !v.mayDiffer(rel, st.Mode) {
 		s += fmt.Sprintf(" (readdir and stat differ in inode number: %#x, %#x)", listed, st.Ino)
 	}
 	t.Inos[rel] = st.Ino

@@ -21,6 +21,7 @@ type view struct {
 	// links made in a directory that nothing was copied up into.
 	oracle  bool
 	parts   bool // copy-up parts hard links
+	user    bool // marks in user. attributes
 	noTimes bool // of files
 	// odd are paths where the kernel disagreed with itself when it had this upper.
 	odd map[string]bool
@@ -221,7 +222,7 @@ func (v *view) doPath(name string, a []string) (string, error) {
 		if len(a) > 2 {
 			flag = map[string]uint{"noreplace": unix.RENAME_NOREPLACE, "exchange": unix.RENAME_EXCHANGE, "whiteout": unix.RENAME_WHITEOUT}[a[2]]
 		}
-		return "", t.rename(p, a[1], flag)
+		return "", v.rename(p, a[1], flag)
 	case "link":
 		return "", t.link(p, a[1])
 	case "symlink":
@@ -253,17 +254,6 @@ func (v *view) doPath(name string, a []string) (string, error) {
 		return t.readlink(p)
 	}
 	panic("no operation " + name)
-}
-
-// truncate is truncate(2). Where the size stays, it is not told from O_TRUNC or ftruncate(2) by FUSE, and only those
-// set the time (for 0 bytes, on xfs for any): here it is set, by utimensat.
-func (v *view) truncate(p string, size int64) error {
-	st, err := v.t.lstat(p)
-	same := err == nil && st.Size == size && st.Mode&unix.S_IFMT == unix.S_IFREG
-	if err := v.t.truncate(p, size); err != nil || !same {
-		return err
-	}
-	return v.t.utimens(p, [2]unix.Timespec{{Sec: 1000}, {Sec: 1000}})
 }
 
 func (v *view) doSlot(name string, h handle, a []string) (string, error) {
@@ -425,7 +415,7 @@ func (v *view) list(p string) (string, error) {
 				continue
 			} else if err != nil {
 				s += " " + errText(err)
-			} else if st.Ino != e.ino && !v.mayDiffer(filepath.Join(p, e.name)) {
+			} else if st.Ino != e.ino && !v.mayDiffer(filepath.Join(p, e.name), st.Mode) {
 				s += " (readdir and stat differ in inode number)"
 			}
 		}

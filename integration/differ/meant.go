@@ -45,13 +45,38 @@ func (s *stack) meant(o Op, want, got string) bool {
 	return o.Name == "rename" && want == "EEXIST" && got == "ENOTEMPTY" && s.c.on() == "xfs"
 }
 
+// truncate is truncate(2). Where the size stays, it is not told from O_TRUNC or ftruncate(2) by FUSE, and only those
+// set the time (for 0 bytes, on xfs for any): here it is set, by utimensat.
+func (v *view) truncate(p string, size int64) error {
+	st, err := v.t.lstat(p)
+	same := err == nil && st.Size == size && st.Mode&unix.S_IFMT == unix.S_IFREG
+	if err := v.t.truncate(p, size); err != nil || !same {
+		return err
+	}
+	return v.t.utimens(p, [2]unix.Timespec{{Sec: 1000}, {Sec: 1000}})
+}
+
+// rename is renameat2(2). ext4 sets the time of the old directory when the rename fails because something is in the new
+// one, if it was to leave a whiteout as the kernel's overlayfs asks for; plyfs looks before. Here it is set by utimensat.
+func (v *view) rename(p, q string, flag uint) error {
+	err := v.t.rename(p, q, flag)
+	if flag == 0 && (err == unix.ENOTEMPTY || err == unix.EEXIST) {
+		if err := v.t.utimens(filepath.Dir(p), [2]unix.Timespec{{Sec: 1000}, {Sec: 1000}}); err != nil {
+			return err
+		}
+	}
+	return err
+}
+
 // listsWhiteouts: in a directory of the lowest layer alone the kernel lists what it does not find.
 func (v *view) listsWhiteouts(e dirent) bool { return v.oracle && e.typ == unix.DT_CHR }
 
 // mayDiffer says whether readdir and stat may show different inode numbers of a path.
-func (v *view) mayDiffer(p string) bool {
-	// The kernel keeps listings of plyfs; a number in one may be from before hard links parted.
-	return v.oracle || v.parts || v.odd[filepath.Clean(p)]
+func (v *view) mayDiffer(p string, mode uint32) bool {
+	// The kernel keeps listings of plyfs; a number in one may be from before hard links parted, or from before the
+	// copy-up of what can have no origin mark.
+	typ := mode & unix.S_IFMT
+	return v.oracle || v.parts || v.odd[filepath.Clean(p)] || v.user && typ != unix.S_IFREG && typ != unix.S_IFDIR
 }
 
 // dropOwnNumbers takes from the numbers that the kernel showed those of files copied up from one

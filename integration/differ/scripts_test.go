@@ -289,6 +289,18 @@ var scripts = map[string]string{
 			zero c 16335 3485
 			zero d 16335 60000
 			read d`,
+	"a rename onto a directory that is not empty": `
+		variant disk
+		layer
+			mkdir d 04755
+			mkdir a 0755
+			rename d a/c noreplace
+			mkdir d 0600
+		run
+			mkdir a/b 0600
+			rename a/c a/b/d
+			rename a/b a/a
+			rename d a/a`,
 }
 
 func TestScripts(t *testing.T) {
