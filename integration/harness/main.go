@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"testing"
 
@@ -65,6 +66,10 @@ func enter(m *testing.M) int {
 	races := filepath.Join(scratch, "race")
 	os.Setenv("GORACE", "atexit_sleep_ms=0 log_path="+races)
 	unix.Umask(0o022)
+	// Whoever starts the tests with nohup does not mean what they start and hang up.
+	if signal.Ignored(unix.SIGHUP) {
+		signal.Notify(make(chan os.Signal, 1), unix.SIGHUP) // what is handled is the default in a child
+	}
 	result := m.Run()
 	found, _ := filepath.Glob(races + ".*")
 	for _, path := range found {
