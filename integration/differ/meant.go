@@ -60,7 +60,8 @@ func (v *view) truncate(p string, size int64) error {
 // one, if it was to leave a whiteout as the kernel's overlayfs asks for; plyfs looks before. Here it is set by utimensat.
 func (v *view) rename(p, q string, flag uint) error {
 	err := v.t.rename(p, q, flag)
-	if flag == 0 && (err == unix.ENOTEMPTY || err == unix.EEXIST) {
+	// With RENAME_WHITEOUT here it is a plain rename there, see forKernel.
+	if flag&^unix.RENAME_WHITEOUT == 0 && (err == unix.ENOTEMPTY || err == unix.EEXIST) {
 		if err := v.t.utimens(filepath.Dir(p), [2]unix.Timespec{{Sec: 1000}, {Sec: 1000}}); err != nil {
 			return err
 		}

@@ -300,7 +300,8 @@ var scripts = map[string]string{
 			mkdir a/b 0600
 			rename a/c a/b/d
 			rename a/b a/a
-			rename d a/a`,
+			rename d a/a
+			rename d a/a whiteout`,
 }
 
 func TestScripts(t *testing.T) {
