@@ -231,6 +231,23 @@ func (c *Cache) opened(d *Dir) {
 	}
 }
 
+// Close gives up the descriptors of all directories but roots, each once its users are done. The Dirs
+// cannot be used any more when their trees are closed.
+func (c *Cache) Close() {
+	c.mu.Lock()
+	var out []*Dir
+	for e := c.lru.Front(); e != nil; e = e.Next() {
+		d := e.Value.(*Dir)
+		d.elem = nil
+		out = append(out, d)
+	}
+	c.lru.Init()
+	c.mu.Unlock()
+	for _, d := range out {
+		d.release()
+	}
+}
+
 // Moved says where a directory is after a rename: name in Parent.
 type Moved struct {
 	Dir, Parent *Dir

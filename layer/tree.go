@@ -166,7 +166,7 @@ func filesystemOf(fd, own int) (f Filesystem) {
 }
 
 // Close closes the root once its users are done. Directories below keep what descriptors
-// they have until they are forgotten.
+// they have until they are forgotten, or the cache is closed.
 func (t *Tree) Close() error {
 	t.Root.release()
 	return nil

@@ -276,12 +276,7 @@ func (fs *FS) makeIn(d *layer.Dir, name string) error {
 
 func (fs *FS) closeAll() {
 	fs.files.closeAll()
-	if fs.indexd != nil {
-		fs.indexd.Forget()
-	}
-	if fs.stage != nil {
-		fs.stage.Forget()
-	}
+	fs.cache.Close()
 	for _, c := range fs.closers {
 		c.Close()
 	}

@@ -32,8 +32,14 @@ type indexEntry struct {
 	part  uint16   // 0 the upper, i the lower i-1
 	typ   uint8
 	state uint8
-	under bool // some lower has the name too, or had it before a whiteout
+	// under: of a name that the upper has, or hides: it would show through from below otherwise. The
+	// topmost lower that has the name or a whiteout decides that, and has when below is set.
+	under, below bool
 }
+
+// through says whether the name would show through from below if the upper did not have it (kernel:
+// ovl_lower_positive).
+func (e *indexEntry) through() bool { return e.under || e.part > 0 && e.state == entryLive }
 
 const (
 	entryLive = iota
@@ -163,7 +169,6 @@ func (fs *FS) readPart(d *directory, x *nameIndex, part *layer.Dir, number uint1
 	defer part.Done()
 	var names arena
 	var wh []string // .wh. files hide names of the parts below, not of their own
-	before := len(x.ents)
 	overridden := fs.overrides[part.Tree()] != ""
 	err = layer.ReadDirFunc(fd, func(raw []byte, ino uint64, typ uint8) error {
 		if len(raw) > 4 && raw[0] == '.' && raw[1] == 'w' && raw[2] == 'h' && raw[3] == '.' {
@@ -188,7 +193,9 @@ func (fs *FS) readPart(d *directory, x *nameIndex, part *layer.Dir, number uint1
 		if !single {
 			if i, ok := x.byName[string(raw)]; ok {
 				e := &x.ents[i]
-				e.under = e.under || typ != unix.DT_WHT
+				if e.part == 0 && !e.below {
+					e.below, e.under = true, typ != unix.DT_WHT
+				}
 				if e.part != number && e.state == entryLive && e.isDir() && !closed[i] {
 					if typ == unix.DT_DIR {
 						e.more = append(e.more, number)
@@ -210,21 +217,22 @@ func (fs *FS) readPart(d *directory, x *nameIndex, part *layer.Dir, number uint1
 		return err
 	}
 	for _, name := range wh {
-		fs.hide(x, name, before, single, closed)
+		x.hide(name, number, single, closed)
 	}
 	return nil
 }
 
-// hide applies a .wh. file: names of this part itself (from before on) stay.
-func (fs *FS) hide(x *nameIndex, name string, before int, single bool, closed map[int32]bool) {
+// hide applies a .wh. file of the part number, all of whose names are there already: they stay.
+func (x *nameIndex) hide(name string, number uint16, single bool, closed map[int32]bool) {
 	if single {
 		return
 	}
 	if i, ok := x.byName[name]; ok {
 		closed[i] = true
+		x.ents[i].below = x.ents[i].below || number > 0
 		return
 	}
-	x.push(indexEntry{name: strings.Clone(name), state: entryWhiteout, typ: unix.DT_WHT})
+	x.push(indexEntry{name: strings.Clone(name), state: entryWhiteout, typ: unix.DT_WHT, part: number})
 }
 
 // arena keeps many short names in few allocations.
@@ -248,7 +256,7 @@ func (fs *FS) indexAdd(n *Node, name string, ino uint64, typ uint8) {
 	}
 	under := false
 	if e := x.get(name); e != nil {
-		under = e.under || e.part > 0 || e.state == entryWhiteout
+		under = e.through()
 		e.state = entryGone
 	}
 	x.push(indexEntry{name: name, ino: ino, typ: typ, under: under})
@@ -266,7 +274,8 @@ func (fs *FS) indexRemove(n *Node, name string, white bool) {
 	switch {
 	case e == nil:
 	case white:
-		e.state, e.more, e.under = entryWhiteout, nil, true
+		e.under = e.through()
+		e.state, e.more = entryWhiteout, nil
 	default:
 		e.state, e.more = entryGone, nil
 		delete(x.byName, name)

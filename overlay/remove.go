@@ -138,7 +138,7 @@ func (fs *FS) lowerHas(parent *Node, name string) bool {
 	}
 	if x := d.index.Load(); x != nil {
 		if e := x.get(name); e != nil {
-			return e.part > 0 || e.under
+			return e.through()
 		}
 	}
 	var f found

@@ -162,12 +162,7 @@ func (g *generator) change() Op {
 	case n < 73:
 		return op("rename", g.any(), g.fresh(), "whiteout")
 	case n < 80:
-		p := g.file()
-		if g.user && g.special[p] {
-			// The kernel cannot copy up a linked one, and then not mount the upper.
-			return op("stat", p)
-		}
-		return op("link", p, g.fresh())
+		return g.link(g.file())
 	case n < 83:
 		return op("symlink", g.pick([]string{"z", "../z", "/nowhere", "z/y"}), g.fresh())
 	case n < 85:
@@ -230,6 +225,15 @@ func (g *generator) look() Op {
 		return op("fsync", g.slot())
 	}
 	return op("fsetx", g.slot(), g.attr(), fmt.Sprint("w", g.seed()))
+}
+
+// link makes up another name of p.
+func (g *generator) link(p string) Op {
+	if g.user && g.special[p] {
+		// The kernel cannot copy up a linked one, and then not mount the upper.
+		return op("stat", p)
+	}
+	return op("link", p, g.fresh())
 }
 
 // layer returns operations that make a layer.

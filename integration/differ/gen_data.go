@@ -75,7 +75,7 @@ func (g *generator) data() Op {
 		g.favourite = q
 		return op("rename", p, q)
 	case n < 77:
-		return op("link", p, g.fresh())
+		return g.link(p)
 	case n < 79:
 		return op("rename", p, g.any(), "exchange")
 	case n < 82:
