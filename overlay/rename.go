@@ -67,6 +67,15 @@ func (fs *FS) Rename(c *Caller, oldParent *Node, oldName string, newParent *Node
 	if err := fs.mayPut(newParent, target); err != nil {
 		return err
 	}
+	if target != nil && target.isDir() && !exchange {
+		// Before anything is copied up for a rename that fails; looked at again under the locks.
+		if err := fs.mayMove(n); err != nil {
+			return err
+		}
+		if err := fs.mustBeEmpty(target); err != nil {
+			return err
+		}
+	}
 	if err := fs.prepareRename(c, n); err != nil {
 		return err
 	}
@@ -95,11 +104,30 @@ func (fs *FS) Rename(c *Caller, oldParent *Node, oldName string, newParent *Node
 	return fs.renameOrdered(&old, &to, flags)
 }
 
-// prepareRename copies up what moves. Of a directory that merges only the redirect
-// will tell where its lower part is.
-func (fs *FS) prepareRename(c *Caller, n *Node) error {
+// mayMove is EXDEV where only a redirect, which may not be made, would tell where the lower part of a directory is.
+func (fs *FS) mayMove(n *Node) error {
 	if n.isDir() && n.d.merged() && !fs.canRedirect() {
 		return unix.EXDEV
+	}
+	return nil
+}
+
+// mustBeEmpty is ENOTEMPTY if the view of a directory has entries. Its names lock is not held.
+func (fs *FS) mustBeEmpty(n *Node) error {
+	n.d.names.Lock()
+	defer n.d.names.Unlock()
+	if empty, err := fs.emptyLocked(n); err != nil {
+		return err
+	} else if !empty {
+		return unix.ENOTEMPTY
+	}
+	return nil
+}
+
+// prepareRename copies up what moves.
+func (fs *FS) prepareRename(c *Caller, n *Node) error {
+	if err := fs.mayMove(n); err != nil {
+		return err
 	}
 	return fs.copyUp(c, n, need{cause: cow.CauseRename, size: -1, meta: true})
 }

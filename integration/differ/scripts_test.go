@@ -224,6 +224,18 @@ var scripts = map[string]string{
 			unlink d
 			mkdir d 0755
 			rename c d/d`,
+	"a rename that fails copies nothing up": `
+		layer
+			mkdir b 0755
+			put b/b 61 321
+			mkdir e 0600
+		run
+			rename e b
+			open 0 e r
+			mkdir d 0755
+			put d/d 157 343
+			rename d e
+			fsetx 0 security.s w778`,
 	"what was removed can be changed": `
 		layer
 			put c 104 1
