@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/layer/layertest"
 )
 
 func openTree(t *testing.T, limit int, o TreeOptions) (*Tree, string) {
@@ -19,21 +21,6 @@ func openTree(t *testing.T, limit int, o TreeOptions) (*Tree, string) {
 	}
 	t.Cleanup(func() { tree.Close() })
 	return tree, dir
-}
-
-// openFDs counts the descriptors below dir: what else the process has open comes and goes with the collector.
-func openFDs(t *testing.T, dir string) (n int) {
-	t.Helper()
-	entries, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Skip(err)
-	}
-	for _, e := range entries {
-		if to, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil && strings.HasPrefix(to, dir) {
-			n++
-		}
-	}
-	return n
 }
 
 // The cache keeps so many descriptors and no more, whoever asks at the same time, and what is forgotten can be
@@ -49,7 +36,7 @@ func TestDirCache(t *testing.T) {
 		}
 		all = append(all, tree.Root.Child(name).Child("deep"))
 	}
-	before := openFDs(t, dir)
+	before := len(layertest.OpenBelow(t, dir))
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
@@ -68,7 +55,7 @@ func TestDirCache(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if n := openFDs(t, dir) - before; n > limit+2 {
+	if n := len(layertest.OpenBelow(t, dir)) - before; n > limit+2 {
 		t.Errorf("%d descriptors are kept, the limit is %d", n, limit)
 	}
 	for _, d := range all {

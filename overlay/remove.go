@@ -60,10 +60,8 @@ func (fs *FS) remove(c *Caller, parent *Node, name string, dir bool) error {
 	if dir {
 		n.d.names.Lock()
 		defer n.d.names.Unlock()
-		if empty, err := fs.emptyLocked(n); err != nil {
+		if err := fs.mustBeEmptyLocked(n); err != nil {
 			return err
-		} else if !empty {
-			return unix.ENOTEMPTY
 		}
 	}
 	n.mu.Lock()
@@ -71,18 +69,18 @@ func (fs *FS) remove(c *Caller, parent *Node, name string, dir bool) error {
 	return fs.removeLocked(parent, up, name, n)
 }
 
-// emptyLocked says whether the view of a directory has no entries. n.d.names is held.
-func (fs *FS) emptyLocked(n *Node) (bool, error) {
+// mustBeEmptyLocked is ENOTEMPTY if the view of a directory has entries. n.d.names is held.
+func (fs *FS) mustBeEmptyLocked(n *Node) error {
 	x, err := fs.indexOf(n)
 	if err != nil {
-		return false, err
+		return err
 	}
 	for i := range x.ents {
 		if x.ents[i].state == entryLive {
-			return false, nil
+			return unix.ENOTEMPTY
 		}
 	}
-	return true, nil
+	return nil
 }
 
 // removeLocked takes a name away from the layers and from n. The names of parent, and

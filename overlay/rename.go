@@ -112,16 +112,11 @@ func (fs *FS) mayMove(n *Node) error {
 	return nil
 }
 
-// mustBeEmpty is ENOTEMPTY if the view of a directory has entries. Its names lock is not held.
+// mustBeEmpty is mustBeEmptyLocked for a directory whose names are not locked.
 func (fs *FS) mustBeEmpty(n *Node) error {
 	n.d.names.Lock()
 	defer n.d.names.Unlock()
-	if empty, err := fs.emptyLocked(n); err != nil {
-		return err
-	} else if !empty {
-		return unix.ENOTEMPTY
-	}
-	return nil
+	return fs.mustBeEmptyLocked(n)
 }
 
 // prepareRename copies up what moves.
@@ -187,10 +182,8 @@ func (fs *FS) renameOrdered(old, to *side, flags uint32) error {
 	if victim && to.n.isDir() && to.n != old.parent {
 		to.n.d.names.Lock()
 		defer to.n.d.names.Unlock()
-		if empty, err := fs.emptyLocked(to.n); err != nil {
+		if err := fs.mustBeEmptyLocked(to.n); err != nil {
 			return err
-		} else if !empty {
-			return unix.ENOTEMPTY
 		}
 	}
 	a, b := old.n, to.n
