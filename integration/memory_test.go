@@ -10,7 +10,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/plyfs/plyfs/cow/bench/rig"
 	"github.com/plyfs/plyfs/integration/harness"
 )
 
@@ -97,7 +96,7 @@ func TestRealMemory(t *testing.T) {
 	}
 	least := full
 	waitFor(t, fmt.Sprintf("memory to be given back (%d MiB at the start, %d after the walk)", start, full), func() bool {
-		do(t, rig.DropCaches()) // the kernel spares what was used lately, once
+		harness.DropCaches(t) // the kernel spares what was used lately, once
 		time.Sleep(time.Second)
 		least = min(least, resident(t, m.PID()))
 		return least <= start+few

@@ -109,7 +109,7 @@ func TestLinkCounts(t *testing.T) {
 						t.Errorf("%s: %s has %d links, want %d", when, name, st.Nlink, n)
 					}
 				}
-				dropInodes(t)
+				harness.DropCaches(t)
 			}
 		}
 		want("at first", map[string]uint64{"one": 1, "a": 3, "b": 3, "dir/c": 3, "m": 2, "n": 2})
@@ -129,15 +129,6 @@ func TestLinkCounts(t *testing.T) {
 		counts["a"], counts["d"], counts["e"] = 3, 3, 3
 		want("written and linked", counts)
 	})
-}
-
-// dropInodes makes the kernel forget names and inodes that are not in use, as it does by itself when
-// memory is short.
-func dropInodes(t *testing.T) {
-	t.Helper()
-	if err := os.WriteFile("/proc/sys/vm/drop_caches", []byte("2"), 0); err != nil {
-		t.Skip(err)
-	}
 }
 
 // TestNamesAfterEviction: all names stay what they are when the kernel forgets them, also below directories
@@ -172,10 +163,10 @@ func TestNamesAfterEviction(t *testing.T) {
 			}
 		}
 		for range 3 {
-			dropInodes(t)
+			harness.DropCaches(t)
 			look()
 		}
-		dropInodes(t)
+		harness.DropCaches(t)
 		must(t, unix.Mkdirat(deep, "made", 0o755), os.WriteFile(v.path("dir2/b/c/made/x"), nil, 0o644), os.Rename(v.path("a/moved/in"), v.path("both/in")))
 		want = harness.Dump(t, v.dir, false)
 		// Others look all the time.
@@ -197,7 +188,7 @@ func TestNamesAfterEviction(t *testing.T) {
 			})
 		}
 		for range 20 {
-			dropInodes(t)
+			harness.DropCaches(t)
 		}
 		close(stop)
 		others.Wait()
