@@ -203,7 +203,7 @@ func (e *Engine) stageRegular(s *Staged, src *Source, w *Want, dir int) (err err
 	case lower > 0:
 		unfinished, err = e.data(s, src, w, fd, lower)
 	}
-	if err == nil && (size > lower || unfinished && s.event.BytesCopied < size) {
+	if err == nil && size > lower {
 		err = unix.Ftruncate(s.FD, size)
 	}
 	if err != nil {
@@ -290,14 +290,18 @@ func (e *Engine) data(s *Staged, src *Source, w *Want, fd int, size int64) (unfi
 func (e *Engine) syncs() bool { return !e.cfg.Volatile && e.Block() > 0 && !e.probe.memory }
 
 // leave records in the new file that its first size bytes are those of fd, the
-// data of src. It reports false where that is impossible (the path is too long
-// for an attribute, say): then it is copied.
+// data of src, and gives it that length, before any of them is copied: ext4 and XFS
+// would have it on the disk with the data only, later than the name. It reports
+// false where that is impossible (the path is too long for an attribute, say): then it is copied.
 func (e *Engine) leave(s *Staged, src *Source, fd int, size int64) bool {
 	if e.Block() == 0 {
 		return false
 	}
 	rec, ok := e.identify(src, fd)
 	if !ok || rec.Size < size {
+		return false
+	}
+	if unix.Ftruncate(s.FD, size) != nil {
 		return false
 	}
 	rec.Valid = size
