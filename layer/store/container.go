@@ -8,6 +8,8 @@ import (
 	"sort"
 	"strings"
 	"time"
+
+	"github.com/plyfs/plyfs/layer/store/naming"
 )
 
 // Container is a stack with a name and a life: an image, a writable layer of its own, what
@@ -85,7 +87,7 @@ type VolumesFrom struct {
 // image, to fill in what depends on it; it must be quick.
 func (s *Store) CreateContainer(c *Container, from []VolumesFrom, complete func(*Container, *Image) error) error {
 	if c.Name != "" {
-		if err := CheckName("container", c.Name); err != nil {
+		if err := naming.Check("container", c.Name); err != nil {
 			return err
 		}
 	}
@@ -267,7 +269,7 @@ func (s *Store) ContainerPath(c *Container, elem ...string) string {
 
 // container is Container for those who hold the lock.
 func (s *Store) container(ref string) (*Container, error) {
-	if CheckName("container", ref) == nil {
+	if naming.Check("container", ref) == nil {
 		c, err := s.readContainer(ref)
 		if !errors.Is(err, os.ErrNotExist) {
 			return c, err

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/layer/store/naming"
 )
 
 // Volume is a directory with a name, which outlives the containers that use it.
@@ -47,28 +49,6 @@ type volumeRecord struct {
 	Filled    bool              `json:"filled,omitempty"`
 }
 
-// CheckName reports what is wrong with the name of a volume or container: it has characters
-// of [a-zA-Z0-9_.-], a letter or digit first, and for a volume two at least: Docker's rules, and those of -v.
-func CheckName(kind, name string) error {
-	least := 1
-	if kind == "volume" {
-		least = 2
-	}
-	bad := len(name) < least || len(name) > 128
-	for i, c := range []byte(name) {
-		switch {
-		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9':
-		case i > 0 && (c == '_' || c == '.' || c == '-'):
-		default:
-			bad = true
-		}
-	}
-	if bad {
-		return fmt.Errorf("%q is no name for a %s: want %d to 128 of a-z A-Z 0-9 _ . -, a letter or digit first", name, kind, least)
-	}
-	return nil
-}
-
 // newID returns 64 random hexadecimal digits.
 func newID() string {
 	var b [32]byte
@@ -91,7 +71,7 @@ func (s *Store) createVolume(name string, labels map[string]string) (*Volume, bo
 	rec := volumeRecord{Created: time.Now().UTC().Truncate(time.Second), Labels: labels}
 	if name == "" {
 		name, rec.Anonymous = newID(), true
-	} else if err := CheckName("volume", name); err != nil {
+	} else if err := naming.Check("volume", name); err != nil {
 		return nil, false, err
 	} else if v, err := s.volume(name); !errors.Is(err, ErrNotFound) {
 		return v, false, err
@@ -167,7 +147,7 @@ func (s *Store) volumes() ([]*Volume, error) {
 
 // volume reads a record, without the users.
 func (s *Store) volume(name string) (*Volume, error) {
-	if CheckName("volume", name) != nil {
+	if naming.Check("volume", name) != nil {
 		return nil, fmt.Errorf("no volume %q: %w", name, ErrNotFound)
 	}
 	var rec volumeRecord

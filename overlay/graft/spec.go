@@ -9,6 +9,8 @@ import (
 	"path"
 	"strconv"
 	"strings"
+
+	"github.com/plyfs/plyfs/layer/store/naming"
 )
 
 // Kind says what a graft shows.
@@ -121,7 +123,7 @@ func ParseVolume(v string) (Spec, error) {
 	if isPath(s.Source) {
 		s.Kind, s.Create = Bind, true
 	} else if s.Source != "" {
-		if err := CheckVolumeName(s.Source); err != nil {
+		if err := checkVolumeName(s.Source); err != nil {
 			return fail("%w", err)
 		}
 	}
@@ -199,20 +201,10 @@ func (s *Spec) volumeOption(o string) error {
 	return nil
 }
 
-// CheckVolumeName reports what is wrong with the name of a volume, by Docker's rule: two
-// characters at least of [a-zA-Z0-9_.-], a letter or digit first.
-func CheckVolumeName(name string) error {
-	bad := len(name) < 2 || len(name) > 255
-	for i, c := range []byte(name) {
-		switch {
-		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9':
-		case i > 0 && (c == '_' || c == '.' || c == '-'):
-		default:
-			bad = true
-		}
-	}
-	if bad {
-		return fmt.Errorf("%q is no name for a volume: want 2 to 255 of a-z A-Z 0-9 _ . -, a letter or digit first (a path of the host has a slash: ./%s)", name, name)
+// checkVolumeName reports what is wrong with the name of a volume.
+func checkVolumeName(name string) error {
+	if err := naming.Check("volume", name); err != nil {
+		return fmt.Errorf("%w (a path of the host has a slash: ./%s)", err, name)
 	}
 	return nil
 }
@@ -339,7 +331,7 @@ func ParseMount(v string) (Spec, error) {
 	case s.Kind == Tmpfs && s.Source != "":
 		return fail("a tmpfs has no source")
 	case s.Kind == Volume && s.Source != "":
-		if err := CheckVolumeName(s.Source); err != nil {
+		if err := checkVolumeName(s.Source); err != nil {
 			return fail("%w", err)
 		}
 	}

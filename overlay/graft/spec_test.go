@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/plyfs/plyfs/layer/store/naming"
 )
 
 func TestParseVolume(t *testing.T) {
@@ -50,6 +52,8 @@ func TestParseVolume(t *testing.T) {
 		"a\x00b/c:/x":       "NUL",
 		"relative":          "does not begin with a slash",
 		"name with blank:/": "no name for a volume",
+
+		strings.Repeat("v", naming.MaxLength+1) + ":/a": "no name for a volume",
 	} {
 		if got, err := ParseVolume(in); err == nil || !strings.Contains(err.Error(), word) {
 			t.Errorf("%q: %+v, %v; want an error with %q", in, got, err, word)
