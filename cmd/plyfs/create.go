@@ -201,37 +201,6 @@ func mergeEnv(base, more []string) []string {
 	return base
 }
 
-// environment reads the values of -e and --env-file, those of -e last.
-func environment(list, files []string) ([]string, error) {
-	var lines []string
-	for _, file := range files {
-		b, err := os.ReadFile(file)
-		if err != nil {
-			return nil, err
-		}
-		for line := range strings.Lines(string(b)) {
-			if line = strings.TrimSpace(line); line != "" && line[0] != '#' {
-				lines = append(lines, line)
-			}
-		}
-	}
-	var out []string
-	for _, v := range append(lines, list...) {
-		name, _, has := strings.Cut(v, "=")
-		if name == "" || strings.ContainsRune(v, 0) {
-			return nil, usagef("%q is no environment variable", v)
-		}
-		if !has {
-			value, ok := os.LookupEnv(name)
-			if ok {
-				v = name + "=" + value
-			} // else the variable is taken away, as Docker does it
-		}
-		out = append(out, v)
-	}
-	return out, nil
-}
-
 func runCreate(c *command, args []string) error {
 	var o containerFlags
 	f := c.flags()

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"unicode"
@@ -20,6 +21,7 @@ import (
 
 	"github.com/plyfs/plyfs/cmd/plyfs/cell"
 	"github.com/plyfs/plyfs/cmd/plyfs/launch"
+	"github.com/plyfs/plyfs/layer/store"
 )
 
 // usageError is a fault in the command line, as opposed to one of doing it.
@@ -86,9 +88,13 @@ func dispatch(argv []string) error {
 		return usagef("no arguments at all, not even a name")
 	}
 	args := argv[1:]
-	switch {
-	case launch.IsHelperName(argv[0]):
+	if launch.IsHelperName(argv[0]) {
 		return mountHelper(args)
+	}
+	args, err := leadingRoot(args)
+	switch {
+	case err != nil:
+		return err
 	case len(args) == 0:
 		printOverview(os.Stderr)
 		return usagef("no command given")
@@ -113,4 +119,30 @@ func dispatch(argv []string) error {
 		return mountHelper(args)
 	}
 	return usagef("unknown command %q; plyfs help lists them", args[0])
+}
+
+// leadingRoot takes a --root before the command, where Podman has it, for the store of whatever command follows.
+func leadingRoot(args []string) ([]string, error) {
+	for len(args) > 0 {
+		dir, found := strings.CutPrefix(args[0], "--root=")
+		rest := args[1:]
+		if args[0] == "--root" && len(rest) > 0 {
+			dir, rest, found = rest[0], rest[1:], true
+		}
+		if args[0] == "--root" && !found || found && dir == "" {
+			return nil, usagef("--root: want the directory of the store after it")
+		}
+		if !found {
+			break
+		}
+		abs, err := filepath.Abs(dir)
+		if err != nil {
+			return nil, err
+		}
+		if err := os.Setenv(store.RootVariable, abs); err != nil {
+			return nil, err
+		}
+		args = rest
+	}
+	return args, nil
 }

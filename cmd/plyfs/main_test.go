@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"errors"
+	"os"
 	"strings"
 	"testing"
 
@@ -10,10 +11,12 @@ import (
 
 	"github.com/plyfs/plyfs/cmd/plyfs/launch"
 	"github.com/plyfs/plyfs/cmd/plyfs/mountopt"
+	"github.com/plyfs/plyfs/layer/store"
 )
 
 // Faults of the command line are told from others, before anything is mounted.
 func TestWrongUsage(t *testing.T) {
+	t.Setenv(store.RootVariable, "") // put back at the end
 	started := 0
 	startDaemon = func() int { started++; return 0 }
 	t.Cleanup(func() { startDaemon = launch.Start })
@@ -35,6 +38,12 @@ func TestWrongUsage(t *testing.T) {
 		{"fuse-overlayfs mount", "option lowerdir: missing"},
 		{"mount.fuse.plyfs none /m -o lowerdir=", "option lowerdir: missing"},
 		{"plyfs umount", "usage: plyfs umount"},
+		{"plyfs start", "usage: plyfs start"},
+		{"plyfs start -a one two", "takes one container"},
+		{"plyfs --root", "want the directory of the store"},
+		{"plyfs --root= image ls", "want the directory of the store"},
+		{"plyfs --root /nowhere", "no command"},
+		{"plyfs --root /nowhere frobnicate", `unknown command "frobnicate"`},
 		{"plyfs help nonsense", `no command "nonsense"`},
 	} {
 		err := dispatch(strings.Fields(tt.line))
@@ -48,6 +57,26 @@ func TestWrongUsage(t *testing.T) {
 	}
 	if err := dispatch([]string{"plyfs", "mount", "--lower", "/a", "/m"}); err != nil || started != 1 {
 		t.Errorf("a right line: %v, started %d daemons", err, started)
+	}
+}
+
+// A --root before the command names the store, from the root on: a daemon leaves the directory it was started in.
+func TestRootBeforeTheCommand(t *testing.T) {
+	dir := t.TempDir()
+	t.Chdir(dir)
+	t.Setenv(store.RootVariable, "/other")
+	for line, want := range map[string]string{
+		"--root one image ls":        dir + "/one",
+		"--root=/two image ls":       "/two",
+		"--root a --root=b image ls": dir + "/b",
+	} {
+		rest, err := leadingRoot(strings.Fields(line))
+		if err != nil || strings.Join(rest, " ") != "image ls" {
+			t.Errorf("%s: %q, %v", line, rest, err)
+		}
+		if got := os.Getenv(store.RootVariable); got != want {
+			t.Errorf("%s: %s", line, got)
+		}
 	}
 }
 

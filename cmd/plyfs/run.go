@@ -19,7 +19,7 @@ it, with its own mounts, processes and host name. This makes storage visible as 
 sees it; it is no sandbox: the network is the host's, nothing limits memory or system calls,
 and root in the container of a root user is root of the machine, less some capabilities.
 
-The exit code is the command's; 125 if plyfs failed, 126 if the command cannot be
+The exit code is the command's; 125 if plyfs failed or was used wrongly, 126 if the command cannot be
 executed, 127 if there is none.`,
 	run: runRun,
 }

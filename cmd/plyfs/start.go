@@ -12,7 +12,7 @@ var startCmd = command{
 	args:  "CONTAINER...",
 	short: "run the command of a container again, on the writable layer it has",
 	long: `A container whose daemon was killed is mended first. One that runs already is left
-alone. With --attach the exit code is the command's.`,
+alone. With --attach the exit code is the command's, and 125 if plyfs failed.`,
 	run: runStart,
 }
 
@@ -22,16 +22,19 @@ func runStart(c *command, args []string) error {
 	attach := f.BoolP("attach", "a", false, "wait for the command, with standard output and error")
 	stdin := f.BoolP("interactive", "i", false, "with standard input, too")
 	if err := c.parse(f, args, 1, -1); err != nil {
-		return ours(err)
+		return err
 	}
-	if f.NArg() > 1 && (*attach || *stdin) {
-		return ours(usagef("start: --attach takes one container"))
+	o := startOptions{attach: *attach || *stdin, stdin: *stdin}
+	if f.NArg() > 1 && o.attach {
+		return usagef("start: --attach takes one container")
 	}
 	s, err := openStore(*root)
 	if err != nil {
-		return ours(err)
+		if o.attach {
+			return ours(err)
+		}
+		return err
 	}
-	o := startOptions{attach: *attach || *stdin, stdin: *stdin}
 	err = eachName(f.Args(), "start", func(name string) error {
 		box, err := s.Container(name)
 		if err != nil {

@@ -16,7 +16,7 @@ var volumeCmd = command{
 	name:  "volume",
 	args:  "create|ls|inspect|rm|prune",
 	short: "directories with a name, which outlive the containers that use them",
-	long: `  plyfs volume create [--label K=V] [NAME]   without a name, one is made up
+	long: `  plyfs volume create [-l KEY=VALUE] [NAME]  without a name, one is made up
   plyfs volume ls [-q] [--json]
   plyfs volume inspect NAME...
   plyfs volume rm [-f] NAME...               refused while a container uses it
@@ -56,7 +56,7 @@ func runSub(c *command, list []*command, args []string) error {
 func runVolumeCreate(c *command, args []string) error {
 	f := c.flags()
 	root := storeFlag(f)
-	labels := f.StringArray("label", nil, "`KEY=VALUE` to remember with it; may be repeated")
+	labels := f.StringArrayP("label", "l", nil, "`KEY=VALUE` to remember with it; may be repeated")
 	name := f.String("name", "", "`NAME`, as the argument")
 	if err := c.parse(f, args, 0, 1); err != nil {
 		return err
