@@ -98,6 +98,9 @@ func runImagePull(c *command, args []string) error {
 
 // each brings in the images of every source, and prints them.
 func (l *loadFlags) each(args []string, open func(ctx context.Context, s *store.Store, arg string) (*image.Source, error)) error {
+	if *l.name != "" && len(args) > 1 {
+		return usagef("image: one name for several images; load them without --name")
+	}
 	s, err := openStore(*l.root)
 	if err != nil {
 		return err
@@ -111,8 +114,8 @@ func (l *loadFlags) each(args []string, open func(ctx context.Context, s *store.
 			return err
 		}
 		defer src.Close()
-		if *l.name != "" && (len(src.Images) > 1 || len(args) > 1) {
-			return usagef("image: one name for several images; load them without --name")
+		if *l.name != "" && len(src.Images) > 1 {
+			return usagef("image: %s has %d images: one name for several; load them without --name", arg, len(src.Images))
 		}
 		for _, in := range src.Images {
 			img, err := l.add(ctx, s, in, arg)

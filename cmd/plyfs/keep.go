@@ -166,7 +166,12 @@ func prepareRun(s *store.Store, c *store.Container, img *store.Image, srv *servi
 
 // layersOf are the options of a mount of a container without what is mounted into it.
 func layersOf(s *store.Store, c *store.Container, img *store.Image) *mountopt.Options {
-	return &mountopt.Options{Lowers: img.LayerDirs(), Upper: s.ContainerPath(c, "upper"), Work: s.ContainerPath(c, "work"), Source: "plyfs:" + c.Name}
+	lowers := img.LayerDirs()
+	if len(lowers) == 0 { // an image may have none, a mount may not
+		lowers = []string{s.ContainerPath(c, "nothing")}
+		_ = os.Mkdir(lowers[0], 0o755) // or the mount says why
+	}
+	return &mountopt.Options{Lowers: lowers, Upper: s.ContainerPath(c, "upper"), Work: s.ContainerPath(c, "work"), Source: "plyfs:" + c.Name}
 }
 
 // containerOptions are the options of the mount of a container.

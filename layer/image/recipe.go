@@ -41,7 +41,7 @@ type recorder struct {
 	skipped int64 // how many bytes of them
 	err     error // of writing
 	total   int64
-	ended   bool // there is no more
+	ended   bool // a read found nothing more
 }
 
 func newRecorder(ctx context.Context, in io.Reader, out io.Writer) *recorder {
@@ -58,7 +58,7 @@ func (r *recorder) Read(p []byte) (int, error) {
 	}
 	n, err := r.in.Read(p)
 	r.total += int64(n)
-	r.ended = r.ended || err == io.EOF
+	r.ended = r.ended || n == 0 && err == io.EOF // not with the last bytes: they may be the end mark
 	if r.skip {
 		r.skipped += int64(n)
 		return n, err

@@ -23,6 +23,7 @@ import (
 //	  merged/          where the view is mounted
 //	  etc/             resolv.conf, hosts and hostname as the container sees them
 //	  empty/           mount points that the image does not have
+//	  nothing/         stands for the layers of an image without any
 //	  control          the daemon's socket
 //	  output           what a detached run printed
 //	  log              messages of the daemon

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -24,7 +25,7 @@ type Image struct {
 	OS       string `json:"os"`
 	Arch     string `json:"architecture"`
 	Variant  string `json:"variant,omitempty"`
-	// Size is the sum of its layers' files in bytes; some may be shared with other images.
+	// Size is the sum of its layers' files in bytes, of a layer that it has twice once; some may be shared with other images.
 	Size   int64   `json:"size"`
 	Layers []Layer `json:"layers"` // topmost first
 	Config Config  `json:"config"`
@@ -47,10 +48,15 @@ type Config struct {
 }
 
 // LayerDirs returns the directories to mount, topmost first. A layer that hides
-// everything beneath it is the last: what is stacked at the root is seen always.
+// everything beneath it is the last: what is stacked at the root is seen always. Of a layer that the image
+// has several times (an empty one, mostly) the topmost counts: it decides about every name that it has, and
+// what the others have are the same names.
 func (i *Image) LayerDirs() []string {
 	var dirs []string
 	for _, l := range i.Layers {
+		if slices.Contains(dirs, l.Dir) {
+			continue
+		}
 		dirs = append(dirs, l.Dir)
 		if l.Opaque {
 			break
@@ -217,8 +223,10 @@ func (s *Store) readImage(id string, n names) (*Image, error) {
 		if err != nil {
 			return nil, fmt.Errorf("image %s: %w", ShortID(id), err)
 		}
+		if !slices.ContainsFunc(img.Layers, func(o Layer) bool { return o.name == l.name }) {
+			img.Size += l.Size
+		}
 		img.Layers = append(img.Layers, *l)
-		img.Size += l.Size
 	}
 	return img, nil
 }
