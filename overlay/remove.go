@@ -42,6 +42,11 @@ func (fs *FS) remove(c *Caller, parent *Node, name string, dir bool) error {
 	if err := fs.mayTake(parent, n); err != nil {
 		return err
 	}
+	if dir { // before parent is copied up for a removal that fails; looked at again under the locks
+		if err := fs.mustBeEmpty(n); err != nil {
+			return err
+		}
+	}
 	if !n.upper.Load() && !dir && a.Nlink > 1 && fs.indexd != nil {
 		// The other names must not lose count (kernel: ovl_nlink_start).
 		if err := fs.copyUp(c, n, need{cause: cow.CauseUnlink, size: -1, meta: true}); err != nil {
