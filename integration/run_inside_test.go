@@ -3,6 +3,7 @@ package integration
 import (
 	"encoding/json"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -64,7 +65,7 @@ func TestSubcommands(t *testing.T) {
 	patch(t, m.Path("both"), 0, "X")
 	for _, args := range [][]string{
 		{"stat", m.Dir}, {"explain", m.Path("both")}, {"explain", m.Path("gone")}, {"tree", m.Dir}, {"diff", m.Dir}, {"check", m.Dir},
-		{"check", l.Lowers[0]}, {"version"},
+		{"check", l.Lowers[0]}, {"settle", m.Dir}, {"explain", m.Path("both"), m.Path("gone")}, {"version"},
 	} {
 		if out := plyfs(t, args...); out == "" && args[0] != "settle" {
 			t.Errorf("%q prints nothing", args)
@@ -100,6 +101,37 @@ func TestSubcommands(t *testing.T) {
 	}
 	for _, args := range [][]string{{"help"}, {"--help"}, {"help", "options"}, {"help", "mount"}, {"mount", "--help"}, {"--version"}} {
 		plyfs(t, args...)
+	}
+}
+
+// Of several files those that can be explained are, in one JSON array, and each other one has its line.
+func TestExplainSeveral(t *testing.T) {
+	l := harness.NewLayers(t, sample...)
+	m := l.Plyfs(t)
+	args := []string{"explain", m.Path("both"), m.Path("no/such"), l.Root, m.Path("gone")}
+	for _, flags := range [][]string{nil, {"--json"}} {
+		cmd := exec.Command(harness.Binary(), append(args, flags...)...)
+		var stderr strings.Builder
+		cmd.Stderr = &stderr
+		out, err := cmd.Output()
+		if harness.ExitCode(err) != 1 {
+			t.Errorf("%v: %v", flags, err)
+		}
+		for _, want := range []string{"no/such: no such file", l.Root + ": not in a plyfs mount", "2 of 4 failed"} {
+			if !strings.Contains(stderr.String(), want) || strings.Count(stderr.String(), "\n") != 3 {
+				t.Errorf("%v: no %q in three lines: %s", flags, want, stderr.String())
+			}
+		}
+		if flags == nil {
+			if !strings.Contains(string(out), "/both (file)") || !strings.Contains(string(out), "/gone (no such name)") {
+				t.Errorf("%s", out)
+			}
+			continue
+		}
+		var found []struct{ Path string }
+		if err := json.Unmarshal(out, &found); err != nil || len(found) != 2 || found[0].Path != "/both" || found[1].Path != "/gone" {
+			t.Errorf("%v: %s", err, out)
+		}
 	}
 }
 

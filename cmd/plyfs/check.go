@@ -53,7 +53,7 @@ func runCheck(c *command, args []string) error {
 	for _, dir := range f.Args() {
 		layers := []string{dir}
 		var st mountStat
-		switch err := ask(dir, fusefs.CtlStat, &st); {
+		switch err := ask(at(dir), fusefs.CtlStat, &st); {
 		case err == nil && st.Union.Daemon.PID != 0:
 			d := &st.Union.Daemon
 			layers = slices.Concat(d.Lowers, d.DataLowers)

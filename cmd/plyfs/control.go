@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -16,38 +17,52 @@ import (
 // A live mount is asked through extended attributes that every file of it answers; see
 // overlay/fusefs/control.go for the other end.
 
-// ask gets a control attribute of path, which is not followed if it is a symlink.
-func ask(path, attr string, into any) error {
+// place is a file of a mount.
+type place struct {
+	path string // where this process finds it
+	name string // what the user calls it
+}
+
+// at is a place that the user gave as a path.
+func at(path string) place { return place{path, path} }
+
+// in is the place of that name in the directory p.
+func (p place) in(base string) place {
+	return place{filepath.Join(p.path, base), filepath.Join(p.name, base)}
+}
+
+// ask gets a control attribute of a file, which is not followed if it is a symlink.
+func ask(p place, attr string, into any) error {
 	buf := make([]byte, 64<<10)
-	n, err := unix.Lgetxattr(path, attr, buf)
+	n, err := unix.Lgetxattr(p.path, attr, buf)
 	for err == unix.EINTR {
-		n, err = unix.Lgetxattr(path, attr, buf)
+		n, err = unix.Lgetxattr(p.path, attr, buf)
 	}
 	if err != nil {
-		return controlError(path, err)
+		return controlError(p.name, err)
 	}
 	answer, err := fusefs.Unpack(buf[:n])
 	if err == nil {
 		err = json.Unmarshal(answer, into)
 	}
 	if err != nil {
-		return fmt.Errorf("%s: the daemon's answer to %s: %w", path, attr, err)
+		return fmt.Errorf("%s: the daemon's answer to %s: %w", p.name, attr, err)
 	}
 	return nil
 }
 
 var errNoMount = errors.New("not in a plyfs mount")
 
-func controlError(path string, err error) error {
+func controlError(name string, err error) error {
 	switch err {
 	case unix.ENODATA, unix.EOPNOTSUPP:
-		return fmt.Errorf("%s: %w", path, errNoMount)
+		return fmt.Errorf("%s: %w", name, errNoMount)
 	case unix.EPERM:
-		return fmt.Errorf("%s: only root and the owner of the mount may ask that", path)
+		return fmt.Errorf("%s: only root and the owner of the mount may ask that", name)
 	case unix.ENOTCONN, unix.ECONNABORTED: // aborted: it died while it was asked
-		return fmt.Errorf("%s: %w; plyfs umount takes the mount point away", path, fusefs.ErrDead)
+		return fmt.Errorf("%s: %w; plyfs umount takes the mount point away", name, fusefs.ErrDead)
 	}
-	return fmt.Errorf("%s: %w", path, err)
+	return fmt.Errorf("%s: %w", name, err)
 }
 
 // mountStat is plyfs.stat as this command fills it.

@@ -81,9 +81,9 @@ func (st *coreStat) rest() string {
 }
 
 // askCore asks a mount what the union says of itself.
-func askCore(path string) (*coreStat, error) {
+func askCore(p place) (*coreStat, error) {
 	var st mountStat
-	if err := ask(path, fusefs.CtlStat, &st); err != nil {
+	if err := ask(p, fusefs.CtlStat, &st); err != nil {
 		return nil, err
 	}
 	core := new(coreStat)

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -30,13 +32,13 @@ func runDiff(c *command, args []string) error {
 	if err := c.parse(f, args, 1, 1); err != nil {
 		return err
 	}
-	root := f.Arg(0)
+	root := at(f.Arg(0))
 	about, below, err := mountOf(root)
 	if err != nil {
 		return err
 	}
 	if about.Upper == "" {
-		return fmt.Errorf("%s: the mount has no upper, and so no changes", root)
+		return fmt.Errorf("%s: the mount has no upper, and so no changes", root.name)
 	}
 	changes := []change{}
 	if err := changesIn(root, below, &changes); err != nil {
@@ -51,11 +53,11 @@ func runDiff(c *command, args []string) error {
 	return nil
 }
 
-// changesIn appends what the upper changes below path, a directory of the mount that
+// changesIn appends what the upper changes below p, a directory of the mount that
 // is called name in the view.
-func changesIn(path, name string, out *[]change) error {
+func changesIn(p place, name string, out *[]change) error {
 	var e explanation
-	if err := ask(path, fusefs.CtlExplain, &e); err != nil {
+	if err := ask(p, fusefs.CtlExplain, &e); err != nil {
 		return err
 	}
 	if len(e.Layers) == 0 || e.Layers[0].Role != "upper" || !e.Layers[0].shown() {
@@ -81,22 +83,22 @@ func changesIn(path, name string, out *[]change) error {
 		} else if whiteout.IsAUFSMeta(base) {
 			continue
 		}
-		at := filepath.Join(name, base)
+		path := filepath.Join(name, base)
 		if isDeleted[base] {
-			*out = append(*out, change{"D", at})
+			*out = append(*out, change{"D", path})
 			continue
 		}
 		var e explanation
-		err := ask(filepath.Join(path, base), fusefs.CtlExplain, &e)
-		if os.IsNotExist(err) {
+		err := ask(p.in(base), fusefs.CtlExplain, &e)
+		if errors.Is(err, fs.ErrNotExist) {
 			continue // removed meanwhile
 		}
 		if err != nil {
 			return err
 		}
-		*out = append(*out, change{changeKind(&e), at})
+		*out = append(*out, change{changeKind(&e), path})
 		if e.Type == "directory" {
-			if err := changesIn(filepath.Join(path, base), at, out); err != nil {
+			if err := changesIn(p.in(base), path, out); err != nil {
 				return err
 			}
 		}

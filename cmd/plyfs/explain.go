@@ -17,7 +17,10 @@ var explainCmd = command{
 	name:  "explain",
 	args:  "PATH...",
 	short: "say which layer a file comes from, and why",
-	run:   runExplain,
+	long: `Of a name that does not exist it says which layer deleted it. With --json one PATH gives
+an object, and several an array of those that could be explained; what went wrong with the
+others is on standard error, and the exit code is 1.`,
+	run: runExplain,
 }
 
 // explanation is plyfs.explain of one file.
@@ -55,23 +58,30 @@ func runExplain(c *command, args []string) error {
 	if err := c.parse(f, args, 1, -1); err != nil {
 		return err
 	}
-	for i, path := range f.Args() {
-		e, err := explain(path)
+	found := []*explanation{}
+	err := eachName(f.Args(), "explain", func(path string) error {
+		e, err := explain(at(path))
 		if err != nil {
 			return err
 		}
-		if *asJSON {
-			if err := printJSON(e); err != nil {
-				return err
+		if !*asJSON {
+			if len(found) > 0 {
+				fmt.Println()
 			}
-			continue
+			printExplanation(os.Stdout, e)
 		}
-		if i > 0 {
-			fmt.Println()
-		}
-		printExplanation(os.Stdout, e)
+		found = append(found, e)
+		return nil
+	})
+	switch {
+	case !*asJSON:
+		return err
+	case f.NArg() > 1:
+		return errors.Join(printJSON(found), err)
+	case err == nil:
+		return printJSON(found[0])
 	}
-	return nil
+	return err
 }
 
 func printExplanation(w io.Writer, e *explanation) {
@@ -91,14 +101,15 @@ func printExplanation(w io.Writer, e *explanation) {
 	fmt.Fprintf(w, "  %s\n", e.Sentence)
 }
 
-// explain asks the mount about path. Of a name that does not exist in the view, the
+// explain asks the mount about a file. Of a name that does not exist in the view, the
 // directory it would be in tells which layers to look at.
-func explain(path string) (*explanation, error) {
+func explain(p place) (*explanation, error) {
 	var e explanation
-	err := ask(path, fusefs.CtlExplain, &e)
-	parent, name := filepath.Split(filepath.Clean(path))
-	if parent == "" {
-		parent = "."
+	err := ask(p, fusefs.CtlExplain, &e)
+	up, name := filepath.Split(filepath.Clean(p.path))
+	parent := place{up, p.name}
+	if up == "" {
+		parent.path = "."
 	}
 	if err == nil && e.Type != "directory" {
 		// An inode does not know by which of its names it was asked for.

@@ -72,19 +72,19 @@ func deletedNames(dir string) ([]string, error) {
 	return names, nil
 }
 
-// mountOf asks path for its mount and returns what the mount says of itself, and
+// mountOf asks a file for its mount and returns what the mount says of itself, and
 // the path below the mount point.
-func mountOf(path string) (*about, string, error) {
+func mountOf(p place) (*about, string, error) {
 	var st mountStat
-	if err := ask(path, fusefs.CtlStat, &st); err != nil {
+	if err := ask(p, fusefs.CtlStat, &st); err != nil {
 		return nil, "", err
 	}
 	d := &st.Union.Daemon
 	if d.PID == 0 {
-		return nil, "", fmt.Errorf("%s: only root and the owner of the mount may ask that", path)
+		return nil, "", fmt.Errorf("%s: only root and the owner of the mount may ask that", p.name)
 	}
 	var e explanation
-	if err := ask(path, fusefs.CtlExplain, &e); err != nil {
+	if err := ask(p, fusefs.CtlExplain, &e); err != nil {
 		return nil, "", err
 	}
 	return d, e.Path, nil

@@ -49,7 +49,7 @@ func pack(args []string) error {
 		view.Close()
 	}
 	if err == nil {
-		err = settle(c.View, false)
+		err = settle(at(c.View), false)
 	}
 	if err == nil {
 		err = image.Pack(context.Background(), c, os.Stdout)

@@ -27,15 +27,16 @@ func runStat(c *command, args []string) error {
 	if err := c.parse(f, args, 1, 1); err != nil {
 		return err
 	}
+	p := at(f.Arg(0))
 	if *asJSON {
 		var all any
-		if err := ask(f.Arg(0), fusefs.CtlStat, &all); err != nil {
+		if err := ask(p, fusefs.CtlStat, &all); err != nil {
 			return err
 		}
 		return printJSON(all)
 	}
 	var st mountStat
-	if err := ask(f.Arg(0), fusefs.CtlStat, &st); err != nil {
+	if err := ask(p, fusefs.CtlStat, &st); err != nil {
 		return err
 	}
 	t := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)

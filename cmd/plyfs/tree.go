@@ -2,7 +2,9 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -34,7 +36,7 @@ func runTree(c *command, args []string) error {
 	if err := c.parse(f, args, 1, 1); err != nil {
 		return err
 	}
-	b, err := grow(f.Arg(0), f.Arg(0), *depth)
+	b, err := grow(at(f.Arg(0)), *depth)
 	if err != nil {
 		return err
 	}
@@ -46,52 +48,53 @@ func runTree(c *command, args []string) error {
 	return nil
 }
 
-// grow reads the tree at path, depth levels deep (below 0: all of it).
-func grow(path, name string, depth int) (*branch, error) {
+// grow reads the tree at p, depth levels deep (below 0: all of it). Its root has the name that the user gave it.
+func grow(p place, depth int) (*branch, error) {
 	var e explanation
-	if err := ask(path, fusefs.CtlExplain, &e); err != nil {
+	if err := ask(p, fusefs.CtlExplain, &e); err != nil {
 		return nil, err
 	}
-	b := &branch{Name: name, Type: e.Type}
-	for _, p := range e.Layers {
-		if p.shown() {
+	b := &branch{Name: p.name, Type: e.Type}
+	for _, l := range e.Layers {
+		if l.shown() {
 			if b.From != "" {
 				b.From += ", "
 			}
-			b.From += p.label()
+			b.From += l.label()
 		}
 	}
 	if e.Type != "directory" || depth == 0 {
 		return b, nil
 	}
-	entries, err := os.ReadDir(path)
+	entries, err := os.ReadDir(p.path)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%s: %w", p.name, bareError(err))
 	}
 	present := map[string]bool{}
 	for _, entry := range entries {
-		child, err := grow(filepath.Join(path, entry.Name()), entry.Name(), depth-1)
-		if os.IsNotExist(err) {
+		child, err := grow(p.in(entry.Name()), depth-1)
+		if errors.Is(err, fs.ErrNotExist) {
 			continue // removed meanwhile
 		}
 		if err != nil {
 			return nil, err
 		}
+		child.Name = entry.Name()
 		present[entry.Name()] = true
 		b.Children = append(b.Children, child)
 	}
-	for _, p := range e.Layers {
-		if !p.shown() || !p.isLayer() {
+	for _, l := range e.Layers {
+		if !l.shown() || !l.isLayer() {
 			continue
 		}
-		names, err := deletedNames(filepath.Join(p.Dir, p.Name))
+		names, err := deletedNames(filepath.Join(l.Dir, l.Name))
 		if err != nil {
 			continue // the layer may be out of reach for us; the view is not
 		}
 		for _, name := range names {
 			if !present[name] {
 				present[name] = true
-				b.Children = append(b.Children, &branch{Name: name, Type: "whiteout", From: p.label(), Deleted: true})
+				b.Children = append(b.Children, &branch{Name: name, Type: "whiteout", From: l.label(), Deleted: true})
 			}
 		}
 	}

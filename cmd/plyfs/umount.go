@@ -62,7 +62,7 @@ func umount(point string, lazy bool) error {
 		return fmt.Errorf("%s: no plyfs is mounted there", point)
 	}
 	var st mountStat
-	switch err := ask(path, fusefs.CtlStat, &st); {
+	switch err := ask(place{path, point}, fusefs.CtlStat, &st); {
 	case errors.Is(err, fusefs.ErrDead):
 		if err := fusefs.Detach(path); err != nil {
 			return err
@@ -81,7 +81,7 @@ func umount(point string, lazy bool) error {
 		defer unix.Close(daemon)
 	}
 	if d := st.Union.Daemon; d.Upper != "" && !d.NoSettle {
-		if err := settle(path, true); err != nil && !errors.Is(err, errNoMount) {
+		if err := settle(place{path, point}, true); err != nil && !errors.Is(err, errNoMount) {
 			fmt.Fprintf(os.Stderr, "plyfs: %v\n", err) // the daemon tries again at its end
 		}
 	}

@@ -34,6 +34,7 @@ func runWatch(c *command, args []string) error {
 	if err := c.parse(f, args, 1, 1); err != nil {
 		return err
 	}
+	p := at(f.Arg(0))
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, unix.SIGINT, unix.SIGTERM)
 	go func() { // not between two questions: a daemon that is stuck never answers
@@ -46,7 +47,7 @@ func runWatch(c *command, args []string) error {
 			Cursor string      `json:"cursor"`
 			Events []cow.Event `json:"events"`
 		}
-		err := ask(f.Arg(0), fusefs.CtlEvents+cursor, &page)
+		err := ask(p, fusefs.CtlEvents+cursor, &page)
 		if started && (errors.Is(err, errNoMount) || errors.Is(err, fusefs.ErrDead)) {
 			return nil // the mount ended
 		}
