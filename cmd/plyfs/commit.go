@@ -31,6 +31,11 @@ func runCommit(c *command, args []string) error {
 	if err := c.parse(f, args, 1, 2); err != nil {
 		return err
 	}
+	if f.NArg() == 2 {
+		if _, err := store.ParseName(f.Arg(1)); err != nil {
+			return fmt.Errorf("commit %s: %w", f.Arg(0), err)
+		}
+	}
 	s, err := openStore(*root)
 	if err != nil {
 		return err
@@ -46,7 +51,7 @@ func runCommit(c *command, args []string) error {
 		return fmt.Errorf("commit %s: %w", box.Name, err)
 	}
 	changes := image.StreamLayer(func() (io.ReadCloser, error) { return packed(session, *pause) })
-	img, err := s.Commit(ctx, box.Image, changes, store.CommitOptions{Name: f.Arg(1), Author: *author, Comment: *message})
+	img, err := s.Commit(ctx, box.Image, changes, store.CommitOptions{Name: f.Arg(1), BaseName: box.ImageName, Author: *author, Comment: *message})
 	done()
 	if err != nil {
 		return fmt.Errorf("commit %s: %w", box.Name, err)

@@ -28,8 +28,9 @@ var imagePullCmd = command{
 	name:  "image pull",
 	args:  "NAME...",
 	short: "bring in an image from a registry",
-	long:  `Credentials are those of docker login and podman login.`,
-	run:   runImagePull,
+	long: `NAME is HOST/PATH:TAG or HOST/PATH@sha256:DIGEST (with a tag before the @, too, which
+then says nothing). Without HOST it is Docker Hub's. Credentials are those of docker login and podman login.`,
+	run: runImagePull,
 }
 
 // interruptible returns a context that ends when the user has enough.
@@ -101,6 +102,11 @@ func (l *loadFlags) each(args []string, open func(ctx context.Context, s *store.
 	if *l.name != "" && len(args) > 1 {
 		return usagef("image: one name for several images; load them without --name")
 	}
+	if *l.name != "" {
+		if _, err := store.ParseName(*l.name); err != nil {
+			return err
+		}
+	}
 	s, err := openStore(*l.root)
 	if err != nil {
 		return err
@@ -162,9 +168,9 @@ func (l *loadFlags) add(ctx context.Context, s *store.Store, in *image.Image, so
 				fmt.Fprintln(os.Stderr, "plyfs: "+oneLine(note))
 			}
 		}
-		name := img.Name()
-		if len(names) > 0 {
-			name = strings.Join(names, ", ")
+		name := strings.Join(names, ", ")
+		if name == "" {
+			name = noName
 		}
 		layers := "1 layer"
 		if n := len(img.Layers); n != 1 {
@@ -174,6 +180,9 @@ func (l *loadFlags) add(ctx context.Context, s *store.Store, in *image.Image, so
 	}
 	return img, nil
 }
+
+// noName stands for the name of an image without.
+const noName = "<none>"
 
 // layerProgress shows one layer after the other: a bar on a terminal, otherwise lines.
 type layerProgress struct {

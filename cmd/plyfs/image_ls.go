@@ -57,7 +57,7 @@ func runImageLs(c *command, args []string) error {
 		}
 		names := img.Names
 		if len(names) == 0 {
-			names = []string{"<none>"}
+			names = []string{noName}
 		}
 		for _, n := range names {
 			fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%s\t%s\n", n, store.ShortID(img.ID), platformText(img), len(img.Layers), bytesText(img.Size), dateText(img.Created))
@@ -129,6 +129,11 @@ func printImage(img *store.Image) {
 	line("created", dateText(img.Created))
 	line("loaded", dateText(img.Loaded)+"  "+img.Source)
 	line("manifest", img.Manifest)
+	for _, d := range img.Digests {
+		if d != img.Manifest {
+			line("digest", d)
+		}
+	}
 	for _, e := range img.Config.Env {
 		line("env", e)
 	}

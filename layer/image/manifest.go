@@ -25,6 +25,8 @@ type Image struct {
 	Layers []*Layer
 	// Manifest is the digest of the manifest; "" if there is none.
 	Manifest string
+	// Digests are Manifest and those of the indexes it was found in.
+	Digests []string
 	// Created is when it was made, as far as that is known without a configuration.
 	Created time.Time
 }
@@ -65,13 +67,19 @@ func resolveRaw(ctx context.Context, b blobs, d *v1.Descriptor, raw []byte, p *P
 		if err != nil {
 			return nil, fmt.Errorf("index %s: %w", d.Digest, err)
 		}
-		return resolve(ctx, b, next, p, depth+1)
+		img, err := resolve(ctx, b, next, p, depth+1)
+		if err != nil {
+			return nil, err
+		}
+		img.Digests = append(img.Digests, d.Digest.String())
+		return img, nil
 	case d.MediaType.IsImage():
 		img, err := readManifest(ctx, b, raw)
 		if err != nil {
 			return nil, fmt.Errorf("manifest %s: %w", d.Digest, err)
 		}
 		img.Manifest = d.Digest.String()
+		img.Digests = []string{img.Manifest}
 		return img, nil
 	case d.MediaType == types.DockerManifestSchema1, d.MediaType == types.DockerManifestSchema1Signed:
 		return nil, errors.New("a manifest of schema 1, which nobody has written since 2017: pull and push the image with a newer tool")

@@ -52,9 +52,7 @@ func Pull(ctx context.Context, ref string, o PullOptions) (*Source, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", ref, err)
 	}
-	if _, ok := r.(name.Tag); ok {
-		img.Names = []string{ref}
-	}
+	img.Names = []string{ref}
 	return &Source{Kind: Registry, Images: []*Image{img}}, nil
 }
 

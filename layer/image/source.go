@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -61,6 +62,11 @@ func Open(ctx context.Context, path string, o OpenOptions) (*Source, error) {
 		return nil, fmt.Errorf("%s: an %s without an image", path, s.Kind)
 	}
 	for _, img := range s.Images {
+		// A name with a digest is true, or nothing to call it by.
+		img.Names = slices.DeleteFunc(slices.Clone(img.Names), func(name string) bool {
+			_, digest, has := strings.Cut(name, "@")
+			return has && !slices.Contains(img.Digests, digest)
+		})
 		if img.Config == nil {
 			continue
 		}

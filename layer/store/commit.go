@@ -12,6 +12,7 @@ import (
 // CommitOptions say what a new image is to be.
 type CommitOptions struct {
 	Name     string // "" for none
+	BaseName string // what the user calls the base; said of the image's source as long as it is true
 	Author   string
 	Comment  string
 	Progress Progress
@@ -23,6 +24,9 @@ func (s *Store) Commit(ctx context.Context, base string, changes *image.Layer, o
 	img, err := s.Image(base)
 	if err != nil {
 		return nil, err
+	}
+	if named, err := s.Image(o.BaseName); err == nil && named.ID == img.ID {
+		img = named
 	}
 	var names []string
 	if o.Name != "" {

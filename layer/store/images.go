@@ -22,15 +22,20 @@ type Image struct {
 	Source  string    `json:"source,omitempty"` // where it was loaded from
 	// Manifest is the digest the image had there; "" if it had none.
 	Manifest string `json:"manifest,omitempty"`
-	OS       string `json:"os"`
-	Arch     string `json:"architecture"`
-	Variant  string `json:"variant,omitempty"`
+	// Digests are all under which it is known, as in NAME@DIGEST: Manifest, those of indexes that
+	// it was found in, and those that it had elsewhere.
+	Digests []string `json:"digests,omitempty"`
+	OS      string   `json:"os"`
+	Arch    string   `json:"architecture"`
+	Variant string   `json:"variant,omitempty"`
 	// Size is the sum of its layers' files in bytes, of a layer that it has twice once; some may be shared with other images.
 	Size   int64   `json:"size"`
 	Layers []Layer `json:"layers"` // topmost first
 	Config Config  `json:"config"`
 	// RawConfig is the configuration as it came.
 	RawConfig []byte `json:"-"`
+
+	asked string // what it was looked up by, as Name gives it
 }
 
 // Config is what an image says of the processes that run in it (OCI image
@@ -65,8 +70,12 @@ func (i *Image) LayerDirs() []string {
 	return dirs
 }
 
-// Name returns the first name, or the short id of an image without names.
+// Name returns what the image was asked for by: a name, in full, or the short id. In a list that is the first
+// name, or the short id of an image without names.
 func (i *Image) Name() string {
+	if i.asked != "" {
+		return i.asked
+	}
 	if len(i.Names) > 0 {
 		return i.Names[0]
 	}
@@ -88,6 +97,19 @@ type imageRecord struct {
 	Source string    `json:"source,omitempty"`
 	// Manifest is the digest under which the source had it.
 	Manifest string `json:"manifest,omitempty"`
+	// Digests are others: of indexes, and of the same image in another form.
+	Digests []string `json:"digests,omitempty"`
+}
+
+// digests returns all that the image is known under.
+func (r *imageRecord) digests() []string {
+	var all []string
+	for _, d := range append([]string{r.Manifest}, r.Digests...) {
+		if d != "" && !slices.Contains(all, d) {
+			all = append(all, d)
+		}
+	}
+	return all
 }
 
 // imageConfig is what is read of images/HEX/config.json here.
@@ -102,8 +124,8 @@ type imageConfig struct {
 	} `json:"rootfs"`
 }
 
-// Image returns the image that ref means: a name, an id, or the beginning of one. If there
-// is none, the error matches [ErrNotFound].
+// Image returns the image that ref means: a name, a name with the digest of a manifest or an index, an id, or
+// the beginning of one. If there is none, the error matches [ErrNotFound].
 func (s *Store) Image(ref string) (img *Image, err error) {
 	err = s.View(func() error {
 		img, err = s.lookup(ref)
@@ -119,42 +141,6 @@ func (s *Store) Images() (all []*Image, err error) {
 		return err
 	})
 	return all, err
-}
-
-// lookup is Image for those who hold the lock.
-func (s *Store) lookup(ref string) (*Image, error) {
-	n, err := s.readNames()
-	if err != nil {
-		return nil, err
-	}
-	full, nameErr := ParseName(ref)
-	if nameErr == nil {
-		if id, ok := n[full]; ok {
-			return s.readImage(id, n)
-		}
-	}
-	if hex := strings.TrimPrefix(ref, digestPrefix); prefixForm().MatchString(hex) {
-		ids, err := s.imageIDs()
-		if err != nil {
-			return nil, err
-		}
-		var found []string
-		for _, id := range ids {
-			if strings.HasPrefix(id, digestPrefix+hex) {
-				found = append(found, id)
-			}
-		}
-		switch len(found) {
-		case 1:
-			return s.readImage(found[0], n)
-		case 0:
-		default:
-			return nil, fmt.Errorf("%d images have ids that begin with %s: give more of it", len(found), ref)
-		}
-	} else if nameErr != nil {
-		return nil, nameErr
-	}
-	return nil, fmt.Errorf("no image %s (plyfs image ls lists them): %w", ref, ErrNotFound)
 }
 
 func (s *Store) images() ([]*Image, error) {
@@ -199,6 +185,11 @@ func (s *Store) imageIDs() ([]string, error) {
 	return ids, nil
 }
 
+// imagePath returns the directory of an image, or a path in it.
+func (s *Store) imagePath(id string, elem ...string) string {
+	return s.Path(append([]string{"images", strings.TrimPrefix(id, digestPrefix)}, elem...)...)
+}
+
 func (s *Store) readImage(id string, n names) (*Image, error) {
 	hex := strings.TrimPrefix(id, digestPrefix)
 	if !idForm().MatchString(hex) {
@@ -216,7 +207,7 @@ func (s *Store) readImage(id string, n names) (*Image, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s is damaged: %w", s.Path("images", hex, "config.json"), err)
 	}
-	img := &Image{ID: digestPrefix + hex, Names: n.of(id), Created: c.Created, Loaded: rec.Loaded, Source: rec.Source, Manifest: rec.Manifest,
+	img := &Image{ID: digestPrefix + hex, Names: n.of(id), Created: c.Created, Loaded: rec.Loaded, Source: rec.Source, Manifest: rec.Manifest, Digests: rec.digests(),
 		OS: c.OS, Arch: c.Architecture, Variant: c.Variant, Config: c.Config, RawConfig: raw}
 	for _, dir := range rec.Layers {
 		l, err := s.readLayer(dir)

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -41,9 +42,12 @@ type AddOptions struct {
 func (s *Store) Add(ctx context.Context, in *image.Image, o AddOptions) (*Image, error) {
 	var full []string
 	for _, n := range o.Names {
-		f, err := ParseName(n)
+		f, err := ParseReference(n)
 		if err != nil {
 			return nil, err
+		}
+		if _, digest := splitName(f); digest != "" && !slices.Contains(in.Digests, digest) {
+			return nil, fmt.Errorf("%s: the image has another digest", n)
 		}
 		full = append(full, f)
 	}
@@ -118,7 +122,7 @@ func (a *adder) undo() {
 
 func (a *adder) add(ctx context.Context, in *image.Image, full []string, source string) (*Image, error) {
 	var dirs []string // of the layers so far, topmost first
-	rec := imageRecord{Loaded: time.Now().UTC().Round(time.Second), Source: source, Manifest: in.Manifest, Layers: []string{}}
+	rec := imageRecord{Loaded: time.Now().UTC().Round(time.Second), Source: source, Manifest: in.Manifest, Digests: in.Digests, Layers: []string{}}
 	var ids []string
 	for i, l := range in.Layers {
 		if a.progress != nil {
@@ -318,7 +322,10 @@ func (a *adder) record(config []byte, rec *imageRecord, full []string) (*Image, 
 			return err
 		}
 		err = Rename(dir, a.s.Path("images", strings.TrimPrefix(id, digestPrefix)))
-		if err != nil && !errors.Is(err, os.ErrExist) {
+		if errors.Is(err, os.ErrExist) {
+			err = a.s.addDigests(id, rec)
+		}
+		if err != nil {
 			return err
 		}
 		for _, f := range full {
@@ -329,7 +336,29 @@ func (a *adder) record(config []byte, rec *imageRecord, full []string) (*Image, 
 				return err
 			}
 		}
-		img, err = a.s.readImage(id, n)
+		if img, err = a.s.readImage(id, n); err == nil && len(full) > 0 {
+			img.asked = full[0]
+		}
 		return err
 	})
+}
+
+// addDigests adds to the record of an image what it is called in rec.
+func (s *Store) addDigests(id string, rec *imageRecord) error {
+	var there imageRecord
+	if err := ReadJSON(s.imagePath(id, "image.json"), &there); err != nil {
+		return err
+	}
+	known := there.digests()
+	changed := false
+	for _, d := range rec.digests() {
+		if !slices.Contains(known, d) {
+			there.Digests = append(there.Digests, d)
+			changed = true
+		}
+	}
+	if !changed {
+		return nil
+	}
+	return WriteJSON(s.imagePath(id, "image.json"), &there)
 }

@@ -32,6 +32,12 @@ const maxName = 255 // of a name without its tag, as in the registries
 // none), and without the parts that docker.io/library/ stands for.
 func ParseName(name string) (string, error) {
 	bad := func(why string) (string, error) { return "", fmt.Errorf("%q is no name for an image: %s", name, why) }
+	switch {
+	case strings.Contains(name, "@"):
+		return bad("a digest is what an image has, and not given to it")
+	case idForm().MatchString(name), strings.HasPrefix(name, digestPrefix):
+		return bad("that is how ids look")
+	}
 	repo, tag := name, "latest"
 	if i := strings.LastIndexByte(name, ':'); i >= 0 && !strings.Contains(name[i:], "/") {
 		repo, tag = name[:i], name[i+1:]
@@ -69,12 +75,38 @@ func ParseName(name string) (string, error) {
 	return repo + ":" + tag, nil
 }
 
+// ParseReference checks what an image is called by: a name as for [ParseName], or one with a digest,
+// NAME@sha256:HEX. In NAME:TAG@sha256:HEX the tag says nothing, as with Docker, and is not in the full form.
+func ParseReference(ref string) (string, error) {
+	name, digest, ok := strings.Cut(ref, "@")
+	if !ok {
+		return ParseName(ref)
+	}
+	if hex, ok := strings.CutPrefix(digest, digestPrefix); !ok || !idForm().MatchString(hex) {
+		return "", fmt.Errorf("%q is no name for an image: after the @ comes sha256: and 64 hexadecimal digits", ref)
+	}
+	full, err := ParseName(name)
+	if err != nil {
+		return "", err
+	}
+	repo, _ := splitName(full)
+	return repo + "@" + digest, nil
+}
+
+// splitName takes a name in full form apart. The digest of one with a tag is "".
+func splitName(full string) (repo, digest string) {
+	if repo, digest, ok := strings.Cut(full, "@"); ok {
+		return repo, digest
+	}
+	return full[:strings.LastIndexByte(full, ':')], ""
+}
+
 // hasHost reports whether the first part of a name is a host, by Docker's rule.
 func hasHost(parts []string) bool {
 	return len(parts) > 1 && (strings.ContainsAny(parts[0], ".:") || parts[0] == "localhost" || strings.ToLower(parts[0]) != parts[0])
 }
 
-// names is images/names.json: the id each name means.
+// names is images/names.json: the id each name means, in the full form of [ParseReference].
 type names map[string]string
 
 func (s *Store) readNames() (names, error) {
@@ -88,6 +120,16 @@ func (s *Store) readNames() (names, error) {
 
 func (s *Store) writeNames(n names) error {
 	return WriteJSON(s.Path("images", "names.json"), n)
+}
+
+// inRepository reports whether the image id has a name in that repository.
+func (n names) inRepository(id, repo string) bool {
+	for name, i := range n {
+		if r, _ := splitName(name); i == id && r == repo {
+			return true
+		}
+	}
+	return false
 }
 
 // of returns the names that mean the image id, sorted.

@@ -43,20 +43,21 @@ func (s *Store) Tag(ref, name string) (full string, err error) {
 // several, only with force. What a container uses stays: that is an error that names the containers.
 func (s *Store) RemoveImage(ref string, force bool) (*Removed, error) {
 	return s.remove(func(r *remover) error {
-		img, err := s.lookup(ref)
+		id, asked, err := s.resolve(ref, r.names)
 		if err != nil {
 			return err
 		}
-		if full, err := ParseName(ref); err == nil && r.names[full] == img.ID && len(img.Names) > 1 {
-			return r.untag(full)
+		names := r.names.of(id)
+		if _, is := r.names[asked]; is && len(names) > 1 {
+			return r.untag(asked)
 		}
-		if len(img.Names) > 1 && !force {
-			return fmt.Errorf("image %s has %d names (%s): remove those, or use force", ShortID(img.ID), len(img.Names), strings.Join(img.Names, ", "))
+		if len(names) > 1 && !force {
+			return fmt.Errorf("image %s has %d names (%s): remove those, or use force", ShortID(id), len(names), strings.Join(names, ", "))
 		}
-		if users := r.users[img.ID]; len(users) > 0 {
-			return fmt.Errorf("image %s is used by %s: remove the containers first", img.Name(), strings.Join(users, ", "))
+		if users := r.users[id]; len(users) > 0 {
+			return fmt.Errorf("image %s is used by %s: remove the containers first", asked, strings.Join(users, ", "))
 		}
-		return r.image(img)
+		return r.image(id)
 	})
 }
 
@@ -72,7 +73,7 @@ func (s *Store) Prune(all bool) (*Removed, error) {
 			if len(r.users[img.ID]) > 0 || len(img.Names) > 0 && !all {
 				continue
 			}
-			if err := r.image(img); err != nil {
+			if err := r.image(img.ID); err != nil {
 				return err
 			}
 		}
@@ -128,12 +129,12 @@ func (r *remover) untag(list ...string) error {
 }
 
 // image takes an image away, names first: a name must never mean what is not there.
-func (r *remover) image(img *Image) error {
-	if err := r.untag(img.Names...); err != nil {
+func (r *remover) image(id string) error {
+	if err := r.untag(r.names.of(id)...); err != nil {
 		return err
 	}
-	r.done.Images = append(r.done.Images, img.ID)
-	return r.move("images", strings.TrimPrefix(img.ID, digestPrefix))
+	r.done.Images = append(r.done.Images, id)
+	return r.move("images", strings.TrimPrefix(id, digestPrefix))
 }
 
 func (r *remover) move(kind, name string) error {

@@ -7,6 +7,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/plyfs/plyfs/layer/image"
 )
@@ -22,19 +24,23 @@ func (s *Store) Save(ctx context.Context, refs []string, to string, archive bool
 			f()
 		}
 	}()
+	at := map[string]int{} // by id: where in list
 	for _, ref := range refs {
 		img, err := s.Image(ref)
 		if err != nil {
 			return err
 		}
-		out := image.Saved{Names: img.Names, Config: img.RawConfig}
-		if full, err := ParseName(ref); err == nil {
-			for _, n := range img.Names {
-				if n == full {
-					out.Names = []string{full} // the one that was asked for
+		names := savedNames(img)
+		if i, ok := at[img.ID]; ok {
+			for _, n := range names {
+				if !slices.Contains(list[i].Names, n) {
+					list[i].Names = append(list[i].Names, n)
 				}
 			}
+			continue
 		}
+		at[img.ID] = len(list)
+		out := image.Saved{Names: names, Config: img.RawConfig}
 		for i := range img.Layers {
 			l := &img.Layers[len(img.Layers)-1-i]
 			release, ok, err := s.holdLayer(l.name)
@@ -64,6 +70,15 @@ func (s *Store) Save(ctx context.Context, refs []string, to string, archive bool
 		return image.TarLayout(ctx, stage.Dir, os.Stdout)
 	}
 	return replace(to, func(f *os.File) error { return image.TarLayout(ctx, stage.Dir, f) })
+}
+
+// savedNames returns the names that an image has in a layout: the one that it was asked for by, or else all. What is
+// saved has another digest than what was pulled.
+func savedNames(img *Image) []string {
+	if slices.Contains(img.Names, img.asked) && !strings.Contains(img.asked, "@") {
+		return []string{img.asked}
+	}
+	return slices.DeleteFunc(slices.Clone(img.Names), func(n string) bool { return strings.Contains(n, "@") })
 }
 
 func saveDir(ctx context.Context, list []image.Saved, to string) error {

@@ -94,7 +94,7 @@ func TestPull(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if src, err := image.Pull(t.Context(), host+"/team/app@"+digest.String(), image.PullOptions{}); err != nil || len(src.Images[0].Names) != 0 {
+	if src, err := image.Pull(t.Context(), host+"/team/app@"+digest.String(), image.PullOptions{}); err != nil || src.Images[0].Names[0] != host+"/team/app@"+digest.String() {
 		t.Errorf("by digest: %v", err)
 	}
 	arm, _ := image.ParsePlatform("linux/riscv64")
