@@ -3,6 +3,7 @@ package overlay
 import (
 	"bytes"
 	"slices"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -52,7 +53,8 @@ type marked struct{ opaque, legacy, redirect bool }
 
 // marksIn finds out by one call, for a directory without marks, which most are.
 func (fs *FS) marksIn(fd int, name string) marked {
-	var buf [256]byte
+	buf := attrLists.Get().(*[256]byte)
+	defer attrLists.Put(buf)
 	n, err := layer.ListxattrRaw(fd, name, buf[:])
 	if err != nil {
 		return marked{true, true, true} // cannot be listed, or there are many: each is asked for
@@ -73,7 +75,10 @@ func (fs *FS) marksIn(fd int, name string) marked {
 	return has
 }
 
-var nul = []byte{0}
+var (
+	nul       = []byte{0}
+	attrLists = sync.Pool{New: func() any { return new([256]byte) }}
+)
 
 // opaque is opaqueAt for a directory whose marks are known.
 func (fs *FS) opaque(has marked, fd int, name string) whiteout.Opaque {

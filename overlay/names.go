@@ -1,6 +1,7 @@
 package overlay
 
 import (
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -143,6 +144,28 @@ func (fs *FS) indexOf(n *Node) (*nameIndex, error) {
 // readNames merges the listings of all parts (kernel: ovl_dir_read_merged).
 func (fs *FS) readNames(d *directory) (*nameIndex, error) {
 	x := new(nameIndex)
+	grown := entryBuffers.Get().(*[]indexEntry)
+	x.ents = *grown
+	err := fs.readParts(d, x)
+	*grown, x.ents = x.ents, slices.Clone(x.ents)
+	if cap(*grown) <= entriesKept {
+		clear(*grown) // keeps no names alive
+		*grown = (*grown)[:0]
+		entryBuffers.Put(grown)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// entryBuffers are where listings grow: an index takes the memory of its entries, and no more. Bigger ones than
+// entriesKept, in entries, are left to the collector.
+var entryBuffers = sync.Pool{New: func() any { return new([]indexEntry) }}
+
+const entriesKept = 4096
+
+func (fs *FS) readParts(d *directory, x *nameIndex) error {
 	single := !d.merged() || d.upper.Load() == nil && len(d.lowers) == 1
 	if !single {
 		x.byName = map[string]int32{}
@@ -150,15 +173,15 @@ func (fs *FS) readNames(d *directory) (*nameIndex, error) {
 	closed := map[int32]bool{} // directories that do not merge with what is below
 	if u := d.upper.Load(); u != nil {
 		if err := fs.readPart(d, x, u, 0, single, closed); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	for i, l := range d.lowers {
 		if err := fs.readPart(d, x, l, uint16(i+1), single, closed); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return x, nil
+	return nil
 }
 
 func (fs *FS) readPart(d *directory, x *nameIndex, part *layer.Dir, number uint16, single bool, closed map[int32]bool) error {

@@ -3,7 +3,10 @@ package overlay
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -58,5 +61,53 @@ func TestWhiteoutWhereNeeded(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// An index takes the memory of its entries, not of the buffer it grew in, which the next listing uses again: what one
+// directory had must not be in another's.
+func TestIndexMemory(t *testing.T) {
+	dir := t.TempDir()
+	c := DefaultConfig()
+	c.Lowers, c.Log = []string{dir}, t.Logf
+	sizes := []int{700, 0, 3, 90}
+	for i, size := range sizes {
+		if err := os.Mkdir(fmt.Sprintf("%s/%d", dir, i), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		for j := range size {
+			if err := os.WriteFile(fmt.Sprintf("%s/%d/%d-%d", dir, i, i, j), nil, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	fs, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer fs.Close()
+	indexes := make([]*nameIndex, len(sizes))
+	for i := range sizes {
+		var a Attr
+		n, err := fs.Lookup(nil, fs.root, fmt.Sprint(i), &a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if indexes[i], err = fs.readNames(n.d); err != nil {
+			t.Fatal(err)
+		}
+		fs.unref(n, 1)
+	}
+	for i, x := range indexes {
+		seen := map[string]bool{}
+		for _, e := range x.ents {
+			seen[e.name] = strings.HasPrefix(e.name, fmt.Sprint(i)+"-")
+		}
+		if len(x.ents) != sizes[i] || len(seen) != sizes[i] || slices.Contains(slices.Collect(maps.Values(seen)), false) {
+			t.Errorf("directory %d: %d entries of %d: %v", i, len(x.ents), sizes[i], seen)
+		}
+		if spare := cap(x.ents) - len(x.ents); spare > len(x.ents)/4+8 {
+			t.Errorf("directory %d: room for %d entries beside its %d", i, spare, len(x.ents))
+		}
 	}
 }
