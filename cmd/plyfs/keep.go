@@ -120,6 +120,13 @@ func keepContainer(s *store.Store, name string, show bool, conn *keeper.Conn, fi
 	if err != nil {
 		return fmt.Errorf("container %s: %w", c.Name, err)
 	}
+	// As long as the container is there the image is; but which directories its layers are in may change, where
+	// a damaged record is mended.
+	letGo, err := s.HoldImage(img)
+	if err != nil {
+		return fmt.Errorf("container %s: %w", c.Name, err)
+	}
+	defer letGo()
 	merged := s.ContainerPath(c, "merged")
 	srv := &service{mountpoint: merged, stamp: true}
 	srv.relay = func(text string) { _ = conn.Send(&keeper.Message{Say: text}) }

@@ -130,7 +130,9 @@ func (s *service) openContainer() (release func(), err error) {
 	if err != nil {
 		return nil, err
 	}
+	letGo := func() {}
 	leave := func() {
+		letGo()
 		if err := st.SetState(c, before); err != nil {
 			s.say("%v", err)
 		}
@@ -151,6 +153,11 @@ func (s *service) openContainer() (release func(), err error) {
 	if err != nil {
 		return nil, fmt.Errorf("container %s: %w", c.Name, err)
 	}
+	hold, err := st.HoldImage(img)
+	if err != nil {
+		return nil, fmt.Errorf("container %s: %w", c.Name, err)
+	}
+	letGo = hold
 	if err = fillVolumes(st, c); err != nil {
 		return nil, err
 	}

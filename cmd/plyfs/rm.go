@@ -28,7 +28,7 @@ func runRemove(c *command, args []string) error {
 		return err
 	}
 	return eachName(f.Args(), "rm", func(name string) error {
-		box, err := s.Container(name)
+		box, err := s.ContainerToRemove(name)
 		if *force && errors.Is(err, store.ErrNotFound) {
 			return nil
 		}

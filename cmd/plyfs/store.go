@@ -27,7 +27,11 @@ func openStore(root string) (*store.Store, error) {
 			return nil, err
 		}
 	}
-	return store.Open(root)
+	s, err := store.Open(root)
+	if err == nil {
+		s.OnDamage(func(d *store.Damage) { fmt.Fprintln(os.Stderr, "plyfs: warning: "+oneLine(d.Error())) })
+	}
+	return s, err
 }
 
 // eachName runs f for every name and says what went wrong for each; the error is for all of

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -60,7 +61,7 @@ func TestCommitRoundTrip(t *testing.T) {
 	if err := os.WriteFile(c+"/lock", nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(c+"/container.json", []byte(`{"image":"`+id+`"}`), 0o600); err != nil {
+	if err := os.WriteFile(c+"/container.json", []byte(`{"id":"`+strings.Repeat("a", 64)+`","image":"`+id+`","args":["sh"],"mounts":[]}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	l := &harness.Layers{Root: dir, Lowers: lowers, Upper: c + "/upper", Work: c + "/work", Mnt: c + "/merged"}

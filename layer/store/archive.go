@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -42,10 +41,6 @@ func (s *Store) rebuild(name string) error {
 	l, err := s.readLayer(name)
 	if err != nil {
 		return err
-	}
-	hex, _, _ := strings.Cut(name, ".")
-	if l.DiffID != digestPrefix+hex {
-		return fmt.Errorf("layer %s: its record is of %s", name, l.DiffID)
 	}
 	return l.Archive(s, io.Discard)
 }

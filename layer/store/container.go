@@ -256,14 +256,25 @@ func (s *Store) Container(ref string) (c *Container, err error) {
 // Containers returns all containers, the newest first.
 func (s *Store) Containers() (all []*Container, err error) {
 	err = s.View(func() error {
-		all, err = s.containerRecords()
+		var damaged []*Damage
+		all, damaged, err = s.containerRecords()
+		s.tell(damaged...)
 		return err
 	})
 	sort.SliceStable(all, func(i, j int) bool { return all[i].Created.After(all[j].Created) })
 	return all, err
 }
 
-// Dir returns the directory of a container, or a path in it.
+// ContainerToRemove is Container for whoever will remove it. Of one whose record is damaged the name is all that is known.
+func (s *Store) ContainerToRemove(ref string) (*Container, error) {
+	c, err := s.Container(ref)
+	if d := damageOf(err); d != nil {
+		return &Container{Name: d.Name}, nil
+	}
+	return c, err
+}
+
+// ContainerPath returns the directory of a container, or a path in it.
 func (s *Store) ContainerPath(c *Container, elem ...string) string {
 	return s.Path(append([]string{"containers", c.Name}, elem...)...)
 }
@@ -277,10 +288,11 @@ func (s *Store) container(ref string) (*Container, error) {
 		}
 	}
 	if prefixForm().MatchString(ref) {
-		all, err := s.containerRecords()
+		all, damaged, err := s.containerRecords()
 		if err != nil {
 			return nil, err
 		}
+		s.tell(damaged...)
 		var found []*Container
 		for _, c := range all {
 			if strings.HasPrefix(c.ID, ref) {
@@ -297,30 +309,44 @@ func (s *Store) container(ref string) (*Container, error) {
 	return nil, fmt.Errorf("no container %s (plyfs ps -a lists them): %w", ref, ErrNotFound)
 }
 
+// readContainer reads a record. What is wrong with it is a [Damage]; if there is no such container the error matches
+// os.ErrNotExist.
 func (s *Store) readContainer(name string) (*Container, error) {
+	if !isDir(s.Path("containers", name)) {
+		return nil, &os.PathError{Op: "open", Path: s.Path("containers", name), Err: os.ErrNotExist}
+	}
+	damage := s.containerDamage(name, "container.json")
 	var c Container
-	if err := ReadJSON(s.Path("containers", name, "container.json"), &c); err != nil {
+	if err := readRecord(damage, &c, "id", "image", "args", "mounts"); err != nil {
 		return nil, err
+	}
+	if !isID(c.Image) || !idForm().MatchString(c.ID) {
+		return nil, damage.of(errors.New("its ids are none"))
 	}
 	c.Name = name // a directory that somebody renamed
 	return &c, nil
 }
 
-func (s *Store) containerRecords() ([]*Container, error) {
+// containerRecords returns the containers, and what is known of those whose records cannot be read.
+func (s *Store) containerRecords() ([]*Container, []*Damage, error) {
 	entries, err := os.ReadDir(s.Path("containers"))
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	all := []*Container{}
+	var damaged []*Damage
 	for _, e := range entries {
 		c, err := s.readContainer(e.Name())
-		if errors.Is(err, os.ErrNotExist) {
-			continue
+		d := damageOf(err)
+		switch {
+		case d != nil:
+			damaged = append(damaged, d)
+		case errors.Is(err, os.ErrNotExist):
+		case err != nil:
+			return nil, nil, err
+		default:
+			all = append(all, c)
 		}
-		if err != nil {
-			return nil, fmt.Errorf("container %s: %w", e.Name(), err)
-		}
-		all = append(all, c)
 	}
-	return all, nil
+	return all, damaged, nil
 }

@@ -49,13 +49,18 @@ func (s *Store) State(c *Container) (*State, error) {
 	if err != nil {
 		return nil, err
 	}
-	var st State
-	err = ReadJSON(s.ContainerPath(c, "state.json"), &st)
+	st, err := s.readState(c)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 		st.Status = Created
 		if held {
 			st.Status = Starting
+		}
+	case s.leftOut(err):
+		// The next run writes it anew.
+		st = State{Status: Exited, ExitCode: 128 + int(unix.SIGKILL), Error: err.Error()}
+		if held {
+			st = State{Status: Running, Error: err.Error()}
 		}
 	case err != nil:
 		return nil, err
@@ -64,8 +69,7 @@ func (s *Store) State(c *Container) (*State, error) {
 		st = State{Status: Starting, Started: st.Started}
 	case !held && st.Status.Live():
 		// Ended between the two looks, or killed: read again what it wrote last.
-		var again State
-		if err := ReadJSON(s.ContainerPath(c, "state.json"), &again); err == nil {
+		if again, err := s.readState(c); err == nil {
 			st = again
 		}
 		if st.Status.Live() {
@@ -73,6 +77,16 @@ func (s *Store) State(c *Container) (*State, error) {
 		}
 	}
 	return &st, nil
+}
+
+func (s *Store) readState(c *Container) (State, error) {
+	var st State
+	damage := s.containerDamage(c.Name, "state.json")
+	damage.Help = "how it ended is not known; the next start writes it anew"
+	if _, err := os.Lstat(damage.Path); errors.Is(err, os.ErrNotExist) {
+		return st, err
+	}
+	return st, readRecord(damage, &st, "status")
 }
 
 // SetState writes down how a container is. For the daemon alone, which holds the lock.
@@ -86,6 +100,9 @@ func (s *Store) daemonAlive(c *Container) (bool, error) {
 	path := s.ContainerPath(c, "lock")
 	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
 	if err == unix.ENOENT {
+		if isDir(s.ContainerPath(c)) {
+			return false, nil // lost
+		}
 		return false, fmt.Errorf("no container %s: %w", c.Name, ErrNotFound)
 	}
 	if err != nil {
@@ -109,7 +126,7 @@ func (st *State) MountedError(c *Container) error {
 // [State.MountedError] for a container that is mounted.
 func (s *Store) LockContainer(c *Container) (release func(), err error) {
 	path := s.ContainerPath(c, "lock")
-	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600) // it may be lost
 	if err == unix.ENOENT {
 		return nil, fmt.Errorf("no container %s: %w", c.Name, ErrNotFound)
 	}
@@ -158,9 +175,13 @@ func (s *Store) RemoveLocked(c *Container, volumes bool) error {
 
 // dropAnonymous takes away the anonymous volumes of c, which is gone already, that have no other users.
 func (s *Store) dropAnonymous(c *Container, stage *Stage) error {
-	users, err := s.volumeUsers()
+	users, unknown, err := s.volumeUsers()
 	if err != nil {
 		return err
+	}
+	if len(unknown) > 0 { // they may use it, and prune will find it
+		s.tell(unknown...)
+		return nil
 	}
 	var errs []error
 	for _, m := range c.Mounts {

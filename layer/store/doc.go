@@ -35,14 +35,20 @@
 // leaves the store as it was before or as it is after. Layers that an interrupted load
 // had finished stay for the next try; prune removes them.
 //
+// # What a bad disk leaves
+//
+// A record that cannot be understood is a [Damage]. Everybody goes on without it and says so; what it may use stays
+// where it is, which for an image of unknown layers is every layer, and for a container every image and
+// volume. The thing itself can be removed, and mended: an image by loading it again, a volume by creating it.
+//
 // # Locks
 //
 // All are flock(2) locks, which the kernel lets go when a process ends, however it ends:
 //
 //	ROOT/lock              shared while records are read ([Store.View]), exclusive while they
 //	  │                    change ([Store.Update]); never held while data is copied
-//	  └─► layers/HEX       shared by whoever is about to name the layer in a record: it is not
-//	                       removed meanwhile. Removers only try, and leave the layer if they fail
+//	  └─► layers/HEX       shared by whoever is about to name the layer in a record, or has it mounted: it is
+//	                       not removed meanwhile. Removers only try, and leave the layer if they fail
 //	staging/X              exclusive by its maker for as long as it is wanted
 //
 // The layer's lock may be taken without the first one, to be looked at again once the

@@ -99,6 +99,21 @@ func Rename(from, to string) error {
 	return syncDir(filepath.Dir(to))
 }
 
+// exchange puts a file or directory in the place of another, which is at from afterwards.
+func exchange(from, to string) error {
+	err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_EXCHANGE)
+	if err == unix.EINVAL || err == unix.ENOSYS { // the filesystem cannot do it at once
+		if err := Rename(to, from+".old"); err != nil {
+			return err
+		}
+		return Rename(from, to)
+	}
+	if err != nil {
+		return &os.LinkError{Op: "exchange", Old: from, New: to, Err: err}
+	}
+	return syncDir(filepath.Dir(to))
+}
+
 func syncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {

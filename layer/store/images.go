@@ -8,6 +8,8 @@ import (
 	"sort"
 	"strings"
 	"time"
+
+	"github.com/plyfs/plyfs/layer/image"
 )
 
 // ErrNotFound is matched by the errors of lookups that found nothing.
@@ -143,10 +145,14 @@ func (s *Store) Images() (all []*Image, err error) {
 	return all, err
 }
 
+// images returns those whose records can be read, and tells about the others.
 func (s *Store) images() ([]*Image, error) {
-	n, err := s.readNames()
+	n, damage, err := s.namesIfAny()
 	if err != nil {
 		return nil, err
+	}
+	if damage != nil {
+		s.tell(damage)
 	}
 	ids, err := s.imageIDs()
 	if err != nil {
@@ -155,6 +161,9 @@ func (s *Store) images() ([]*Image, error) {
 	all := make([]*Image, 0, len(ids))
 	for _, id := range ids {
 		img, err := s.readImage(id, n)
+		if s.leftOut(err) {
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -190,29 +199,35 @@ func (s *Store) imagePath(id string, elem ...string) string {
 	return s.Path(append([]string{"images", strings.TrimPrefix(id, digestPrefix)}, elem...)...)
 }
 
+// readImage reads the record of an image; what is wrong with it is a [Damage].
 func (s *Store) readImage(id string, n names) (*Image, error) {
-	hex := strings.TrimPrefix(id, digestPrefix)
-	if !idForm().MatchString(hex) {
+	if !isID(id) {
 		return nil, fmt.Errorf("%s: %q is no id", s.Path("images", "names.json"), id)
 	}
-	raw, err := readFile(s.Path("images", hex, "config.json"))
-	if err != nil {
-		return nil, fmt.Errorf("image %s: %w", ShortID(id), err)
+	if !isDir(s.imagePath(id)) {
+		return nil, fmt.Errorf("image %s (%s) is not there any more: load or pull it again, or take the name away with plyfs image rm: %w", strings.Join(n.of(id), ", "), ShortID(id), ErrNotFound)
 	}
+	raw, c, err := s.readConfig(id, n)
+	if err != nil {
+		return nil, err
+	}
+	damage := s.imageDamage(id, n, s.imagePath(id, "image.json"))
 	var rec imageRecord
-	if err := ReadJSON(s.Path("images", hex, "image.json"), &rec); err != nil {
-		return nil, fmt.Errorf("image %s: %w", ShortID(id), err)
+	if err := readRecord(damage, &rec, "layers"); err != nil {
+		return nil, err
 	}
-	c, err := parseConfig(raw)
-	if err != nil {
-		return nil, fmt.Errorf("%s is damaged: %w", s.Path("images", hex, "config.json"), err)
+	if err := rec.fits(c); err != nil {
+		return nil, damage.of(err)
 	}
-	img := &Image{ID: digestPrefix + hex, Names: n.of(id), Created: c.Created, Loaded: rec.Loaded, Source: rec.Source, Manifest: rec.Manifest, Digests: rec.digests(),
+	img := &Image{ID: id, Names: n.of(id), Created: c.Created, Loaded: rec.Loaded, Source: rec.Source, Manifest: rec.Manifest, Digests: rec.digests(),
 		OS: c.OS, Arch: c.Architecture, Variant: c.Variant, Config: c.Config, RawConfig: raw}
 	for _, dir := range rec.Layers {
 		l, err := s.readLayer(dir)
 		if err != nil {
-			return nil, fmt.Errorf("image %s: %w", ShortID(id), err)
+			if of := damageOf(err); of != nil {
+				err = s.imageDamage(id, n, of.Path).of(of.Why)
+			}
+			return nil, err
 		}
 		if !slices.ContainsFunc(img.Layers, func(o Layer) bool { return o.name == l.name }) {
 			img.Size += l.Size
@@ -220,6 +235,40 @@ func (s *Store) readImage(id string, n names) (*Image, error) {
 		img.Layers = append(img.Layers, *l)
 	}
 	return img, nil
+}
+
+// readConfig reads an image's configuration, which must be what the id says.
+func (s *Store) readConfig(id string, n names) ([]byte, *imageConfig, error) {
+	damage := s.imageDamage(id, n, s.imagePath(id, "config.json"))
+	raw, err := readFile(damage.Path)
+	if err != nil {
+		return nil, nil, damage.of(err)
+	}
+	if got := image.Digest(raw); got != id {
+		return nil, nil, damage.of(fmt.Errorf("its digest is %s", got))
+	}
+	c, err := parseConfig(raw)
+	return raw, c, damage.of(err)
+}
+
+// fits reports what is wrong with the record for an image of that configuration.
+func (r *imageRecord) fits(c *imageConfig) error {
+	ids := c.RootFS.DiffIDs
+	if len(r.Layers) != len(ids) {
+		return fmt.Errorf("it has %d layers instead of %d", len(r.Layers), len(ids))
+	}
+	for i, name := range r.Layers {
+		if layerName(name) != nil || layerDigest(name) != ids[len(ids)-1-i] {
+			return fmt.Errorf("%q is not its layer", name)
+		}
+	}
+	return nil
+}
+
+// isID reports whether id is one, in full.
+func isID(id string) bool {
+	hex, ok := strings.CutPrefix(id, digestPrefix)
+	return ok && idForm().MatchString(hex)
 }
 
 func sortNames(list []string) { sort.Strings(list) }

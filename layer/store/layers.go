@@ -44,15 +44,38 @@ func layerName(name string) error {
 	return nil
 }
 
+// layerDigest is the diff id of the layer in the directory of that name.
+func layerDigest(name string) string {
+	hex, _, _ := strings.Cut(name, ".")
+	return digestPrefix + hex
+}
+
 func (s *Store) readLayer(name string) (*Layer, error) {
 	if err := layerName(name); err != nil {
 		return nil, err
 	}
-	var rec layerRecord
-	if err := ReadJSON(s.Path("layers", name, "layer.json"), &rec); err != nil {
-		return nil, fmt.Errorf("layer %s: %w", ShortID(name), err)
+	rec, err := s.readLayerRecord(name)
+	if err != nil {
+		return nil, err
 	}
 	return &Layer{DiffID: rec.DiffID, Dir: s.Path("layers", name, "tree"), Size: rec.Size, Files: rec.Files, Notes: rec.Notes, Opaque: rec.Opaque, name: name}, nil
+}
+
+// readLayerRecord reads the record of a layer, and looks whether it is of what is there.
+func (s *Store) readLayerRecord(name string) (*layerRecord, error) {
+	var rec layerRecord
+	path := s.Path("layers", name)
+	damage := Damage{Kind: "layer", Name: ShortID(name), Path: path + "/layer.json", Help: "load an image again that has it"}
+	if err := readRecord(damage, &rec, "diff_id", "size", "files"); err != nil {
+		return nil, err
+	}
+	if rec.DiffID != layerDigest(name) {
+		return nil, damage.of(fmt.Errorf("it is of %s", rec.DiffID))
+	}
+	if !isDir(path + "/tree") {
+		return nil, damage.of(fmt.Errorf("there is no directory %s/tree", path))
+	}
+	return &rec, nil
 }
 
 // layerNames returns the names of all directories in layers/.

@@ -60,6 +60,11 @@ func (s *Store) Add(ctx context.Context, in *image.Image, o AddOptions) (*Image,
 			return nil, fmt.Errorf("configuration: %d diff ids for %d layers", len(c.RootFS.DiffIDs), len(in.Layers))
 		}
 	}
+	if len(full) > 0 { // said before anything is unpacked
+		if err := s.View(func() error { _, err := s.readNames(); return err }); err != nil {
+			return nil, err
+		}
+	}
 	a := &adder{s: s, ns: s.namespace(), progress: o.Progress}
 	defer a.release()
 	img, err := a.add(ctx, in, full, o.Source)
@@ -231,9 +236,12 @@ func (a *adder) match(name string, below []string) (bool, error) {
 	if !ok || err != nil {
 		return false, err
 	}
-	var rec layerRecord
-	if err := ReadJSON(a.s.Path("layers", name, "layer.json"), &rec); err != nil {
+	rec, err := a.s.readLayerRecord(name)
+	if err != nil {
 		release()
+		if damageOf(err) != nil { // another will be made beside it
+			return false, nil
+		}
 		return false, err
 	}
 	look := image.Below(below, a.ns)
@@ -317,13 +325,23 @@ func (a *adder) record(config []byte, rec *imageRecord, full []string) (*Image, 
 	}
 	var img *Image
 	return img, a.s.Update(func() error {
-		n, err := a.s.readNames()
+		n, damage, err := a.s.namesIfAny()
 		if err != nil {
 			return err
 		}
-		err = Rename(dir, a.s.Path("images", strings.TrimPrefix(id, digestPrefix)))
+		if damage != nil {
+			if len(full) > 0 {
+				return damage
+			}
+			a.s.tell(damage)
+		}
+		err = Rename(dir, a.s.imagePath(id))
 		if errors.Is(err, os.ErrExist) {
-			err = a.s.addDigests(id, rec)
+			if _, err = a.s.readImage(id, n); err == nil {
+				err = a.s.addDigests(id, rec)
+			} else if damageOf(err) != nil {
+				err = exchange(dir, a.s.imagePath(id))
+			}
 		}
 		if err != nil {
 			return err

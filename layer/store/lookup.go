@@ -1,6 +1,7 @@
 package store
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -8,11 +9,17 @@ import (
 
 // lookup is [Store.Image] for those who hold the lock.
 func (s *Store) lookup(ref string) (*Image, error) {
-	n, err := s.readNames()
+	n, damage, err := s.namesIfAny()
 	if err != nil {
 		return nil, err
 	}
 	id, asked, err := s.resolve(ref, n)
+	if damage != nil {
+		if errors.Is(err, ErrNotFound) {
+			return nil, damage
+		}
+		s.tell(damage)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -71,8 +78,12 @@ func (s *Store) byDigest(repo, digest string, n names) (string, error) {
 	var named, pulled []string
 	for _, id := range ids {
 		var rec imageRecord
-		if ReadJSON(s.imagePath(id, "image.json"), &rec) != nil {
-			continue // to be found by its names, or by its id
+		err := readRecord(s.imageDamage(id, n, s.imagePath(id, "image.json")), &rec)
+		if s.leftOut(err) {
+			continue
+		}
+		if err != nil {
+			return "", err
 		}
 		var from, asked string
 		if full, err := ParseReference(rec.Source); err == nil {

@@ -98,7 +98,7 @@ func splitName(full string) (repo, digest string) {
 	if repo, digest, ok := strings.Cut(full, "@"); ok {
 		return repo, digest
 	}
-	return full[:strings.LastIndexByte(full, ':')], ""
+	return full[:max(0, strings.LastIndexByte(full, ':'))], ""
 }
 
 // hasHost reports whether the first part of a name is a host, by Docker's rule.
@@ -111,11 +111,24 @@ type names map[string]string
 
 func (s *Store) readNames() (names, error) {
 	n := names{}
-	err := ReadJSON(s.Path("images", "names.json"), &n)
-	if errors.Is(err, os.ErrNotExist) {
-		return names{}, nil
+	path := s.Path("images", "names.json")
+	if _, err := os.Lstat(path); errors.Is(err, os.ErrNotExist) {
+		return n, nil
+	}
+	err := readRecord(Damage{Kind: "names", Path: path, Help: "move it away; images keep their ids, and plyfs image tag names them again"}, &n)
+	if n == nil { // null is JSON, too
+		n = names{}
 	}
 	return n, err
+}
+
+// namesIfAny is readNames for those who go on without. Damage is returned beside no names.
+func (s *Store) namesIfAny() (names, *Damage, error) {
+	n, err := s.readNames()
+	if d := damageOf(err); d != nil {
+		return names{}, d, nil
+	}
+	return n, nil, err
 }
 
 func (s *Store) writeNames(n names) error {

@@ -1,10 +1,10 @@
 package store
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -57,17 +57,24 @@ func (s *Store) RemoveImage(ref string, force bool) (*Removed, error) {
 		if users := r.users[id]; len(users) > 0 {
 			return fmt.Errorf("image %s is used by %s: remove the containers first", asked, strings.Join(users, ", "))
 		}
+		if len(r.unknown) > 0 {
+			return fmt.Errorf("image %s may be in use: %w", asked, r.unknown[0])
+		}
 		return r.image(id)
 	})
 }
 
 // Prune takes away the images that no container uses and that have no name (all: names or
-// not), and the layers that no image has.
+// not), and the layers that no image has. What a damaged record may use stays.
 func (s *Store) Prune(all bool) (*Removed, error) {
 	return s.remove(func(r *remover) error {
 		images, err := s.images()
 		if err != nil {
 			return err
+		}
+		if len(r.unknown) > 0 { // a container that may use any of them
+			s.tell(r.unknown...)
+			return nil
 		}
 		for _, img := range images {
 			if len(r.users[img.ID]) > 0 || len(img.Names) > 0 && !all {
@@ -88,8 +95,10 @@ type remover struct {
 	stage *Stage
 	names names
 	users map[string][]string
-	only  map[string]bool // the layers to look at; nil for all
+	only  map[string]bool // the layers to look at, which were not there before; nil for all
 	done  Removed
+
+	unknown []*Damage // containers that may use any image
 }
 
 func (s *Store) remove(f func(*remover) error) (*Removed, error) {
@@ -102,7 +111,7 @@ func (s *Store) remove(f func(*remover) error) (*Removed, error) {
 		if r.names, err = s.readNames(); err != nil {
 			return err
 		}
-		if r.users, err = s.imageUsers(); err != nil {
+		if r.users, r.unknown, err = s.imageUsers(); err != nil {
 			return err
 		}
 		if err := f(r); err != nil {
@@ -133,6 +142,9 @@ func (r *remover) image(id string) error {
 	if err := r.untag(r.names.of(id)...); err != nil {
 		return err
 	}
+	if !isID(id) || !isDir(r.s.imagePath(id)) {
+		return nil // a name of nothing
+	}
 	r.done.Images = append(r.done.Images, id)
 	return r.move("images", strings.TrimPrefix(id, digestPrefix))
 }
@@ -143,26 +155,19 @@ func (r *remover) move(kind, name string) error {
 
 // layers takes away the layers that no image has and that nobody holds.
 func (r *remover) layers() error {
-	ids, err := r.s.imageIDs()
+	used, known, err := r.s.usedLayers(r.names)
 	if err != nil {
 		return err
 	}
-	used := map[string]bool{}
-	for _, id := range ids {
-		var rec imageRecord
-		if err := ReadJSON(r.s.Path("images", strings.TrimPrefix(id, digestPrefix), "image.json"), &rec); err != nil {
-			return err
-		}
-		for _, l := range rec.Layers {
-			used[l] = true
-		}
+	if !known && r.only == nil {
+		return nil
 	}
 	all, err := r.s.layerNames()
 	if err != nil {
 		return err
 	}
 	for _, name := range all {
-		if used[name] || r.only != nil && !r.only[name] {
+		if used(name) || r.only != nil && !r.only[name] {
 			continue
 		}
 		if err := r.layer(name); err != nil {
@@ -184,13 +189,10 @@ func (r *remover) layer(name string) error {
 	} else if err != nil {
 		return &os.PathError{Op: "lock", Path: path, Err: err}
 	}
-	l, err := r.s.readLayer(name)
-	if err == nil {
-		r.done.Layers = append(r.done.Layers, l.DiffID)
+	if l, err := r.s.readLayer(name); err == nil { // damaged, it is as useless
 		r.done.Size += l.Size
-	} else if !errors.Is(err, os.ErrNotExist) {
-		return err
 	}
+	r.done.Layers = append(r.done.Layers, layerDigest(name))
 	return r.move("layers", name)
 }
 
@@ -203,7 +205,10 @@ func (s *Store) HoldImage(img *Image) (release func(), err error) {
 			f()
 		}
 	}
-	for _, l := range img.Layers {
+	for i, l := range img.Layers {
+		if slices.ContainsFunc(img.Layers[:i], func(o Layer) bool { return o.name == l.name }) {
+			continue
+		}
 		f, ok, err := s.holdLayer(l.name)
 		if err == nil && !ok {
 			err = fmt.Errorf("image %s: layer %s: %w", img.Name(), ShortID(l.DiffID), ErrNotFound)

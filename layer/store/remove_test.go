@@ -1,11 +1,16 @@
 package store
 
 import (
+	"encoding/json"
 	"os"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/plyfs/plyfs/layer/image"
 )
 
 // fake makes an image of the given layers, without going through a load. Ids are
@@ -15,26 +20,67 @@ func fake(t *testing.T, s *Store, id string, layers ...string) string {
 	long := func(letter string) string { return strings.Repeat(letter, 64) }
 	var names []string
 	for _, l := range layers {
-		dir := s.Path("layers", long(l))
 		names = append(names, long(l))
-		if err := os.MkdirAll(dir+"/tree/d", 0o755); err != nil {
+		fakeLayer(t, s, long(l))
+	}
+	return fakeImage(t, s, id, names)
+}
+
+// fakeLayer makes a layer of that digest.
+func fakeLayer(t *testing.T, s *Store, hex string) {
+	t.Helper()
+	if err := os.MkdirAll(s.Path("layers", hex, "tree", "d"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := WriteJSON(s.Path("layers", hex, "layer.json"), layerRecord{DiffID: digestPrefix + hex, Size: 10}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// fakeImage makes an image whose id begins with that prefix.
+func fakeImage(t *testing.T, s *Store, prefix string, layers []string) string {
+	t.Helper()
+	c := imageConfig{OS: "linux"}
+	for _, l := range slices.Backward(layers) {
+		c.RootFS.DiffIDs = append(c.RootFS.DiffIDs, digestPrefix+l)
+	}
+	for n := 0; ; n++ {
+		c.Config.Env = []string{"N=" + strconv.Itoa(n)}
+		raw, err := json.Marshal(&c)
+		if err != nil {
 			t.Fatal(err)
 		}
-		if err := WriteJSON(dir+"/layer.json", layerRecord{DiffID: digestPrefix + long(l), Size: 10}); err != nil {
+		id := image.Digest(raw)
+		if !strings.HasPrefix(id, digestPrefix+prefix) {
+			continue
+		}
+		if err := os.Mkdir(s.imagePath(id), 0o755); err != nil {
 			t.Fatal(err)
 		}
+		if err := os.WriteFile(s.imagePath(id, "config.json"), raw, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := WriteJSON(s.imagePath(id, "image.json"), imageRecord{Layers: layers}); err != nil {
+			t.Fatal(err)
+		}
+		return id
 	}
-	dir := s.Path("images", long(id))
-	if err := os.Mkdir(dir, 0o755); err != nil {
+}
+
+// fakeContainer makes a container that does not run.
+func fakeContainer(t *testing.T, s *Store, name, image string, mounts ...Mount) *Container {
+	t.Helper()
+	c := &Container{ID: newID(), Name: name, Image: image, Args: []string{"sh"}, Mounts: mounts}
+	if err := os.MkdirAll(s.ContainerPath(c, "upper"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(dir+"/config.json", []byte("{}"), 0o600); err != nil {
+	if err := os.WriteFile(s.ContainerPath(c, "lock"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := WriteJSON(dir+"/image.json", imageRecord{Layers: names}); err != nil {
+	if err := WriteJSON(s.ContainerPath(c, "container.json"), c); err != nil {
 		t.Fatal(err)
 	}
-	return digestPrefix + long(id)
+	return c
 }
 
 // left returns the first letters of the images and layers there are.
@@ -65,12 +111,7 @@ func TestRemove(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := os.MkdirAll(s.Path("containers", "web"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := WriteJSON(s.Path("containers", "web", "container.json"), containerRef{Image: b}); err != nil {
-		t.Fatal(err)
-	}
+	fakeContainer(t, s, "web", b)
 	check := func(want string) {
 		t.Helper()
 		if got := left(t, s); got != want {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -12,7 +13,11 @@ import (
 // Store is one open store. It is safe for use from any goroutine, and beside other processes
 // that use the same directory.
 type Store struct {
-	root string
+	root     string
+	onDamage func(*Damage)
+
+	mu   sync.Mutex
+	told map[string]bool // guarded by mu: paths that onDamage was called with
 }
 
 // RootVariable names the store's directory where no flag does.

@@ -57,13 +57,32 @@ func newID() string {
 }
 
 // CreateVolume makes a volume; with an empty name an anonymous one. One that exists is
-// returned as it is, with created false.
+// returned as it is, with created false; if its record is damaged it gets a new one.
 func (s *Store) CreateVolume(name string, labels map[string]string) (v *Volume, created bool, err error) {
 	err = s.Update(func() error {
 		v, created, err = s.createVolume(name, labels)
+		if damageOf(err) != nil {
+			v, err = s.mendVolume(name, labels)
+		}
 		return err
 	})
 	return v, created, err
+}
+
+// mendVolume writes the record of a volume anew. That it is filled is more likely than not, and filling one that was
+// emptied would be wrong; one whose filling was interrupted still has to be.
+func (s *Store) mendVolume(name string, labels map[string]string) (*Volume, error) {
+	path := s.Path("volumes", name)
+	rec := volumeRecord{Created: time.Now().UTC().Truncate(time.Second), Labels: labels, Anonymous: idForm().MatchString(name), Filled: !isDir(path + "/ready")}
+	if err := os.Mkdir(path+"/data", 0o755); err == nil {
+		rec.Filled = false
+	} else if !errors.Is(err, os.ErrExist) {
+		return nil, err
+	}
+	if err := WriteJSON(path+"/volume.json", &rec); err != nil {
+		return nil, err
+	}
+	return s.volume(name)
 }
 
 // createVolume is CreateVolume for those who hold the lock.
@@ -104,7 +123,8 @@ func (s *Store) Volume(name string) (v *Volume, err error) {
 		if v, err = s.volume(name); err != nil {
 			return err
 		}
-		users, err := s.volumeUsers()
+		users, unknown, err := s.volumeUsers()
+		s.tell(unknown...)
 		v.Users = append(v.Users, users[name]...)
 		return err
 	})
@@ -114,35 +134,38 @@ func (s *Store) Volume(name string) (v *Volume, err error) {
 // Volumes returns all volumes by name, the anonymous ones last.
 func (s *Store) Volumes() (all []*Volume, err error) {
 	err = s.View(func() error {
-		all, err = s.volumes()
+		var unknown []*Damage
+		all, unknown, err = s.volumes()
+		s.tell(unknown...)
 		return err
 	})
 	return all, err
 }
 
-func (s *Store) volumes() ([]*Volume, error) {
-	users, err := s.volumeUsers()
+// volumes returns those whose records can be read, and tells about the others; unknown are containers that may use any.
+func (s *Store) volumes() (all []*Volume, unknown []*Damage, err error) {
+	users, unknown, err := s.volumeUsers()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	entries, err := os.ReadDir(s.Path("volumes"))
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	all := []*Volume{}
+	all = []*Volume{}
 	for _, e := range entries {
 		v, err := s.volume(e.Name())
-		if errors.Is(err, ErrNotFound) {
+		if errors.Is(err, ErrNotFound) || s.leftOut(err) {
 			continue
 		}
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		v.Users = append(v.Users, users[v.Name]...)
 		all = append(all, v)
 	}
 	sort.SliceStable(all, func(i, j int) bool { return !all[i].Anonymous && all[j].Anonymous })
-	return all, nil
+	return all, unknown, nil
 }
 
 // volume reads a record, without the users.
@@ -150,36 +173,15 @@ func (s *Store) volume(name string) (*Volume, error) {
 	if naming.Check("volume", name) != nil {
 		return nil, fmt.Errorf("no volume %q: %w", name, ErrNotFound)
 	}
-	var rec volumeRecord
-	err := ReadJSON(s.Path("volumes", name, "volume.json"), &rec)
-	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
+	if !isDir(s.Path("volumes", name)) {
 		return nil, fmt.Errorf("no volume %s (plyfs volume ls lists them): %w", name, ErrNotFound)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("volume %s: %w", name, err)
+	var rec volumeRecord
+	if err := readRecord(s.volumeDamage(name), &rec, "created"); err != nil {
+		return nil, err
 	}
 	return &Volume{Name: name, Created: rec.Created, Labels: rec.Labels, Anonymous: rec.Anonymous, Filled: rec.Filled,
 		Dir: s.Path("volumes", name, "data"), Users: []string{}}, nil
-}
-
-// volumeUsers returns the names of the containers that use each volume. The caller holds
-// the lock.
-func (s *Store) volumeUsers() (map[string][]string, error) {
-	list, err := s.containerRecords()
-	if err != nil {
-		return nil, err
-	}
-	users := map[string][]string{}
-	for _, c := range list {
-		seen := map[string]bool{}
-		for _, m := range c.Mounts {
-			if m.Type == VolumeMount && !seen[m.Source] {
-				seen[m.Source] = true
-				users[m.Source] = append(users[m.Source], c.Name)
-			}
-		}
-	}
-	return users, nil
 }
 
 // RemoveVolume removes a volume and its data. One that a container uses stays: that
@@ -192,15 +194,18 @@ func (s *Store) RemoveVolume(name string, force bool) error {
 	}
 	defer stage.Close()
 	err = s.Update(func() error {
-		if _, err := s.volume(name); err != nil {
+		if _, err := s.volume(name); err != nil && damageOf(err) == nil {
 			return err
 		}
-		users, err := s.volumeUsers()
+		users, unknown, err := s.volumeUsers()
 		if err != nil {
 			return err
 		}
 		if u := users[name]; len(u) > 0 {
 			return fmt.Errorf("volume %s is in use by %s: remove the containers first", name, strings.Join(u, ", "))
+		}
+		if len(unknown) > 0 {
+			return fmt.Errorf("volume %s may be in use: %w", name, unknown[0])
 		}
 		return s.moveVolume(name, stage)
 	})
@@ -272,7 +277,7 @@ func lockDir(path string, how int) (int, error) {
 }
 
 // PruneVolumes removes the anonymous volumes that no container uses, with all the named ones
-// too, and returns the names of those it removed.
+// too, and returns the names of those it removed. What a damaged record may use stays, and so do volumes whose own is.
 func (s *Store) PruneVolumes(all bool) ([]string, error) {
 	stage, err := s.Stage("removed")
 	if err != nil {
@@ -281,9 +286,13 @@ func (s *Store) PruneVolumes(all bool) ([]string, error) {
 	defer stage.Close()
 	removed := []string{}
 	err = s.Update(func() error {
-		list, err := s.volumes()
+		list, unknown, err := s.volumes()
 		if err != nil {
 			return err
+		}
+		if len(unknown) > 0 { // a container that may use any of them
+			s.tell(unknown...)
+			return nil
 		}
 		var errs []error
 		for _, v := range list {
