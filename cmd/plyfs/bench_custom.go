@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -32,14 +33,18 @@ func customFlags(f *pflag.FlagSet) func() (*bench.Custom, error) {
 		if !given {
 			return nil, nil
 		}
+		if f.Changed("files") && c.Files < 1 {
+			return nil, fmt.Errorf("--files: %d: want 1 or more", c.Files)
+		}
 		for _, list := range []struct {
+			flag string
 			from []string
 			to   *[]int64
-		}{{*sizes, &c.Sizes}, {*asked, &c.Asked}, {*offsets, &c.Offsets}} {
+		}{{"size", *sizes, &c.Sizes}, {"write", *asked, &c.Asked}, {"offset", *offsets, &c.Offsets}} {
 			for _, text := range list.from {
 				n, err := sample.ParseBytes(text)
 				if err != nil {
-					return nil, err
+					return nil, fmt.Errorf("--%s: %w", list.flag, err)
 				}
 				*list.to = append(*list.to, n)
 			}

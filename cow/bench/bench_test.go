@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -102,9 +103,10 @@ func TestCustomCases(t *testing.T) {
 		}
 	}
 	for _, bad := range []Custom{{Patterns: []string{"cut"}}, {Offsets: []int64{mib}}, {Jobs: []int{0}}, {Depths: []int{-1}},
+		{Files: -3}, {Files: 2, Jobs: []int{1, 4}}, {Asked: []int64{0}}, {Sizes: []int64{-1}}, {Patterns: []string{"append"}, Offsets: []int64{-1}},
 		{Patterns: []string{"random"}, Sizes: []int64{1}}, {Sparse: true, Sizes: []int64{1}}} {
-		if _, err := Run(context.Background(), Place{Dir: t.TempDir()}, []*rig.Peer{rig.Plain()}, Options{Custom: &bad}); err == nil {
-			t.Errorf("%+v is no error", bad)
+		if _, err := Run(context.Background(), Place{Dir: t.TempDir()}, []*rig.Peer{rig.Plain()}, Options{Custom: &bad}); !errors.As(err, new(*OptionError)) {
+			t.Errorf("%+v: %v", bad, err)
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -38,6 +39,9 @@ type Case struct {
 	all func(dir string) error
 }
 
+// title is what Options.Match is asked about.
+func (c *Case) title() string { return c.Group + ": " + c.Name }
+
 // spec is the shape of files a case needs: cases with the same share them.
 func (c *Case) spec() string {
 	kind := "full"
@@ -49,14 +53,17 @@ func (c *Case) spec() string {
 
 // Options say what to measure.
 type Options struct {
-	Quick    bool    // few sizes: about a minute
-	Targets  bool    // only what the targets need
-	Custom   *Custom // instead of the sweep; nil for that
-	Largest  int64   // no file larger than this; 0 for 4 GiB (quick: 64 MiB)
-	Rounds   int     // 0 for 5 (quick: 2)
-	Match    func(name string) bool
+	Quick   bool    // few sizes
+	Targets bool    // only what the targets need
+	Custom  *Custom // instead of the sweep; nil for that
+	Largest int64   // no file larger than this; 0 for 4 GiB (quick: 64 MiB)
+	Rounds  int     // 0 for 5 (quick: 2)
+	// Deadline is when no round is begun any more, but the first of a case: that is of one peer then. Zero for none.
+	Deadline time.Time
+	Match    func(name string) bool             // which cases, by "group: name"; nil for all
 	Peer     func(name string) bool             // which peers; nil for all
 	Progress func(done, total int, what string) // may be nil
+	now      func() time.Time                   // nil for time.Now
 }
 
 const (
@@ -66,7 +73,7 @@ const (
 )
 
 // Cases returns what Options ask for, in a fixed order. filesystem is the type of the upper's.
-// The error is about Options.Custom.
+// The error is an [*OptionError] about Options.Custom.
 func Cases(o *Options, filesystem string) ([]*Case, error) {
 	largest := int64(4 * gib)
 	var all []Case
@@ -91,7 +98,7 @@ func Cases(o *Options, filesystem string) ([]*Case, error) {
 	var out []*Case
 	for _, c := range all {
 		c.Depth, c.Files, c.Jobs = max(c.Depth, 1), max(c.Files, 1), max(c.Jobs, 1)
-		if c.Size <= largest && (o.Match == nil || o.Match(c.Group+": "+c.Name)) {
+		if c.Size <= largest && (o.Match == nil || o.Match(c.title())) {
 			out = append(out, &c)
 		}
 	}

@@ -41,15 +41,18 @@ func (a *axis) ticks() []chartdraw.Tick {
 	return append(out, chartdraw.Tick{Value: math.Log10(a.high)})
 }
 
-// afterLabel keeps a label on the left away from its axis: a browser without the library's font takes a wider one, but the label begins
-// where the library says.
-const afterLabel = "\u00a0\u00a0\u00a0\u00a0"
+// These keep a label on the left away from its axis, and from the name of that: a browser without the library's font takes a wider one,
+// but the label begins where the library says.
+const (
+	beforeLabel = "\u00a0\u00a0"
+	afterLabel  = "\u00a0\u00a0\u00a0\u00a0"
+)
 
 // labelled returns the ticks of an axis on the left.
 func labelled(ticks []chartdraw.Tick) []chartdraw.Tick {
 	for i := range ticks {
 		if ticks[i].Label != "" {
-			ticks[i].Label += afterLabel
+			ticks[i].Label = beforeLabel + ticks[i].Label + afterLabel
 		}
 	}
 	return ticks

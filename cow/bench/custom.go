@@ -26,11 +26,43 @@ type Custom struct {
 
 // cases returns the combinations, those of one line in the plots one after the other. The error names what makes no sense.
 func (u *Custom) cases() ([]Case, error) {
+	for _, n := range u.Depths {
+		if n < 1 {
+			return nil, wrong("layers", "%d: want 1 or more", n)
+		}
+	}
+	most := 1
+	for _, n := range u.Jobs {
+		if most = max(most, n); n < 1 {
+			return nil, wrong("jobs", "%d: want 1 or more", n)
+		}
+	}
+	if u.Files < 0 || u.Files > 0 && u.Files < most {
+		return nil, wrong("files", "%d: want %d or more, as many as are changed at once", u.Files, most)
+	}
+	for _, n := range u.Asked {
+		if n < 1 {
+			return nil, wrong("write", "%d: want 1 or more", n)
+		}
+	}
+	for _, n := range u.Offsets {
+		if n < 0 {
+			return nil, wrong("offset", "%d: want 0 or more", n)
+		}
+	}
+	for _, n := range u.Sizes {
+		if n < 0 {
+			return nil, wrong("size", "%d: want 0 or more", n)
+		}
+		if u.Sparse && n < 8*kib {
+			return nil, wrong("size", "%s: a sparse file has at least 8 KiB", inBytes(n))
+		}
+	}
 	var out []Case
 	seen := map[string]bool{} // not everything matters to every pattern
 	for _, p := range or(u.Patterns, "overwrite") {
 		if !slices.Contains(Patterns, p) {
-			return nil, fmt.Errorf("unknown pattern %q (known: %s)", p, strings.Join(Patterns, ", "))
+			return nil, wrong("pattern", "unknown: %q; there are %s", p, strings.Join(Patterns, ", "))
 		}
 		for _, asked := range or(u.Asked, 1) {
 			for _, off := range or(u.Offsets, 0) {
@@ -65,14 +97,11 @@ func or[T any](list []T, one T) []T {
 func (u *Custom) one(pattern string, size, asked, off int64, depth, jobs int) (Case, error) {
 	c := Case{Group: pattern, Size: size, Depth: depth, Jobs: jobs, Files: max(u.Files, jobs), Cold: u.Cold, Apart: u.Apart,
 		sparse: u.Sparse, settle: true}
-	if depth < 1 || jobs < 1 || size < 0 || asked < 1 || off < 0 || u.Sparse && size < 8*kib {
-		return c, fmt.Errorf("%s of a file of %s: impossible numbers", pattern, inBytes(size))
-	}
 	each := int64(0)
 	switch pattern {
 	case "overwrite":
 		if off+asked > size {
-			return c, fmt.Errorf("overwrite: %s at %d are not in a file of %s", inBytes(asked), off, inBytes(size))
+			return c, wrong("write", "overwrite: %s at %d are not in a file of %s", inBytes(asked), off, inBytes(size))
 		}
 		each, c.change = asked, writeAt(off, asked)
 		c.Group = fmt.Sprintf("overwrite %s at %d", inBytes(asked), off)
@@ -82,7 +111,7 @@ func (u *Custom) one(pattern string, size, asked, off int64, depth, jobs int) (C
 	case "random":
 		n := (asked + 4*kib - 1) / (4 * kib)
 		if size < 4*kib {
-			return c, fmt.Errorf("random: a file of %s has no block of 4 KiB", inBytes(size))
+			return c, wrong("size", "random: a file of %s has no block of 4 KiB", inBytes(size))
 		}
 		each, c.change = n*4*kib, randomWrites(size, int(n))
 		c.Group = "random writes of 4 KiB, " + inBytes(each)

@@ -4,8 +4,6 @@ import (
 	"errors"
 	"html/template"
 	"io"
-	"os"
-	"path/filepath"
 	"strings"
 )
 
@@ -15,9 +13,9 @@ func (rep *Report) WriteHTML(w io.Writer) error {
 		*Report
 		Plots          []template.HTML
 		Table, Targets string
-		When           string
+		When, Medians  string
 	}
-	page.Report, page.When = rep, rep.Machine.Time.Format("2 January 2006")
+	page.Report, page.When, page.Medians = rep, rep.Machine.Time.Format("2 January 2006"), rep.medians()
 	var text, targets strings.Builder
 	if err := errors.Join(rep.WriteTable(&text), rep.WriteTargets(&targets)); err != nil {
 		return err
@@ -37,21 +35,17 @@ func (rep *Report) WriteHTML(w io.Writer) error {
 	return t.Execute(w, page)
 }
 
-// WriteSVG writes the plots to a directory, a file each.
-func (rep *Report) WriteSVG(dir string) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
+// SVG returns the plots, by the names of their files.
+func (rep *Report) SVG() (map[string][]byte, error) {
 	plots, err := rep.plots()
 	if err != nil {
-		return err
+		return nil, err
 	}
+	out := map[string][]byte{}
 	for _, p := range plots {
-		if err := os.WriteFile(filepath.Join(dir, p.name+".svg"), []byte(p.svg), 0o644); err != nil {
-			return err
-		}
+		out[p.name+".svg"] = []byte(p.svg)
 	}
-	return nil
+	return out, nil
 }
 
 const pageText = `<!doctype html>
@@ -63,7 +57,7 @@ pre { overflow-x: auto; font-size: 13px; background: #f6f6f6; padding: 1rem }
 </style></head><body>
 <h1>What copy-up costs</h1>
 <p>The first change of a file of a read-only layer, on {{.Filesystem}}, {{.When}}: Linux {{.Machine.Kernel}}, {{.Machine.CPUs}} processors
-({{.Machine.CPU}}). Medians of {{.Rounds}} rounds, the filesystems in turns. “plain” copies the whole file, without syncing it, and then changes the copy.
+({{.Machine.CPU}}). {{.Medians}}, the filesystems in turns. “plain” copies the whole file, without syncing it, and then changes the copy.
 Absolute times do not carry over to another machine; the distances between the lines do.</p>
 {{if .Targets}}<h2>Targets</h2>
 <pre>{{.Targets}}</pre>{{end}}

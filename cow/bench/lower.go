@@ -145,7 +145,7 @@ func (r *runner) copyOnce(p *rig.Peer, c *Case, lower, to string, s *samples) er
 		return err
 	}
 	if c.Cold {
-		if err := rig.DropCaches(); err != nil {
+		if err := dropCaches(); err != nil {
 			return err
 		}
 	}

@@ -120,7 +120,55 @@ func (rep *Report) WriteTable(w io.Writer) error {
 	for _, m := range rep.Missing {
 		fmt.Fprintf(w, "left out: %s\n", m)
 	}
+	if s := rep.short(); s != "" {
+		fmt.Fprintf(w, "not everything was measured %d times: %s\n", rep.Rounds, s)
+	}
 	return rep.WriteTargets(w)
+}
+
+// counted returns the fewest and the most rounds that a figure is the median of, and how many figures are of a warm-up.
+func (rep *Report) counted() (least, most, warm int) {
+	for _, r := range rep.Results {
+		n := r.Latency.N
+		switch {
+		case n == 0 || r.Case.rounds > 0:
+			continue
+		case r.WarmUp:
+			warm++
+		}
+		if most == 0 {
+			least = n
+		}
+		least, most = min(least, n), max(most, n)
+	}
+	return least, most, warm
+}
+
+// short says what there was no time for; empty for nothing.
+func (rep *Report) short() string {
+	least, most, warm := rep.counted()
+	if most == 0 || least == rep.Rounds && warm == 0 {
+		return ""
+	}
+	s := fmt.Sprintf("%d to %d rounds, as there was time", least, most)
+	if least == most {
+		s = fmt.Sprintf("%d of %d rounds, as there was time", least, rep.Rounds)
+	}
+	if warm > 0 {
+		s += fmt.Sprintf("; %d of %d figures are of the warm-up", warm, len(rep.Results))
+	}
+	return s
+}
+
+// medians says of how many rounds the figures are.
+func (rep *Report) medians() string {
+	if s := rep.short(); s != "" {
+		return "Medians of " + s
+	}
+	if rep.Rounds == 1 {
+		return "One round"
+	}
+	return fmt.Sprintf("Medians of %d rounds", rep.Rounds)
 }
 
 // WriteCSV prints one line per result; durations in nanoseconds.

@@ -3,13 +3,8 @@ package bench
 import (
 	"context"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
-	"sync"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/plyfs/plyfs/cow/bench/rig"
 	"github.com/plyfs/plyfs/cow/bench/sample"
@@ -26,31 +21,31 @@ type Result struct {
 	Collateral sample.Summary `json:"collateral_ns"` // longest open and read of another file meanwhile
 	Usual      sample.Summary `json:"usual_ns"`      // how long 99 of 100 of these took at most
 	Settle     sample.Summary `json:"settle_ns"`     // per file: completing what was left unfinished
-	Err        string         `json:"error,omitempty"`
-	latencies  []float64
+	// WarmUp says that there was no time for more than the round that else only warms up.
+	WarmUp    bool   `json:"warm_up,omitempty"`
+	Err       string `json:"error,omitempty"`
+	latencies []float64
 }
 
 // Report is a whole run.
 type Report struct {
 	Machine    rig.Machine `json:"machine"`
 	Filesystem string      `json:"filesystem"`
-	Rounds     int         `json:"rounds"`
+	Rounds     int         `json:"rounds"` // at most: see Options.Deadline
 	Peers      []string    `json:"peers"`
 	Missing    []string    `json:"missing,omitempty"` // peers that are not here, and why
 	Results    []*Result   `json:"results"`
 	Verdicts   []Verdict   `json:"targets,omitempty"`
 }
 
-// Place is where to measure.
-type Place struct {
-	Dir   string     // on the filesystem of the upper
-	Image *rig.Image // that filesystem if it is one of rig's, else nil
-	Apart string     // a directory on another filesystem; empty for none
+// Interrupted is the error of a run that was ended before its end.
+type Interrupted struct{ Cases, Of int }
+
+func (e *Interrupted) Error() string {
+	return fmt.Sprintf("interrupted: %d of %d cases were measured", e.Cases, e.Of)
 }
 
-type samples struct{ latency, copied, upper, flushes, collateral, usual, settle []float64 }
-
-// Run measures in a place. It ends early, with what it has, when ctx ends.
+// Run measures in a place. When ctx ends it returns what it has of complete rounds, and [*Interrupted].
 func Run(ctx context.Context, at Place, peers []*rig.Peer, o Options) (*Report, error) {
 	if o.Rounds <= 0 {
 		o.Rounds = 5
@@ -62,256 +57,191 @@ func Run(ctx context.Context, at Place, peers []*rig.Peer, o Options) (*Report, 
 	if at.Image != nil {
 		rep.Filesystem = at.Image.Type
 	}
-	r := &runner{Place: at, made: map[string]bool{}}
-	here := map[*Case][]*rig.Peer{}
-	total, done := 0, 0
-	cases, err := Cases(&o, rep.Filesystem)
+	jobs, err := o.plan(rep.Filesystem, at.Apart != "", peers)
 	if err != nil {
 		return nil, err
 	}
-	for _, p := range peers {
-		used, missing := false, p.Check()
-		for _, c := range cases {
-			if !c.takesPart(p.Name) || (o.Peer != nil && !o.Peer(p.Name)) || (c.Apart && at.Apart == "") {
-				continue
-			}
-			if used = true; missing == nil {
-				here[c] = append(here[c], p)
-				total += o.roundsOf(c)
-			}
-		}
-		switch {
-		case used && missing != nil:
-			rep.Missing = append(rep.Missing, fmt.Sprintf("%s: %v", p.Name, missing))
-		case used:
-			rep.Peers = append(rep.Peers, p.Name)
-		}
+	if jobs = rep.choose(jobs, peers); len(jobs) == 0 {
+		return nil, fmt.Errorf("nothing to measure: %v", rep.Missing)
 	}
-	for _, c := range cases {
-		if len(here[c]) == 0 {
-			continue
-		}
-		results, err := r.measure(ctx, c, here[c], o.roundsOf(c), func() {
-			done++
-			if o.Progress != nil {
-				o.Progress(done, total, c.Group+": "+c.Name)
-			}
-		})
-		if err != nil {
-			return rep, err
-		}
+	r := &runner{Place: at, made: map[string]bool{}}
+	err = r.all(ctx, jobs, &o)
+	complete := 0
+	for _, j := range jobs {
+		results := j.results()
 		rep.Results = append(rep.Results, results...)
+		if len(results) > 0 {
+			complete++
+		}
 	}
 	rep.Verdicts = rep.Targets()
-	return rep, nil
+	if err != nil && ctx.Err() != nil {
+		err = &Interrupted{complete, len(jobs)}
+	}
+	return rep, err
 }
 
-func (o *Options) roundsOf(c *Case) int {
-	if c.rounds > 0 {
-		return c.rounds
+// choose leaves out the peers that cannot be used here, and the jobs that have no other.
+func (rep *Report) choose(jobs []*job, peers []*rig.Peer) []*job {
+	for _, p := range peers {
+		is := func(q *rig.Peer) bool { return q == p }
+		if !slices.ContainsFunc(jobs, func(j *job) bool { return slices.ContainsFunc(j.peers, is) }) {
+			continue
+		}
+		err := p.Check()
+		if err == nil {
+			rep.Peers = append(rep.Peers, p.Name)
+			continue
+		}
+		rep.Missing = append(rep.Missing, fmt.Sprintf("%s: %v", p.Name, err))
+		for _, j := range jobs {
+			j.peers = slices.DeleteFunc(j.peers, is)
+		}
 	}
-	return o.Rounds
+	return slices.DeleteFunc(jobs, func(j *job) bool { return len(j.peers) == 0 })
 }
 
-// measure does all rounds of one case, the peers in turns.
-func (r *runner) measure(ctx context.Context, c *Case, peers []*rig.Peer, rounds int, step func()) ([]*Result, error) {
-	lower, err := r.lower(c)
-	if err != nil {
-		return nil, err
+// job is a case with the peers that are measured, and what was found.
+type job struct {
+	*Case
+	peers         []*rig.Peer
+	first, rounds int       // round 0 warms up
+	warm, all     []samples // of round 0, and of the others, by peer; of complete rounds
+	errs          []error
+	measured      bool // at least one round is complete
+}
+
+// all does the rounds of all jobs: one job after the other, or, when there is a deadline, a round of each before the next round,
+// so that what the time is too short for are rounds and not cases. The cases that empty the caches come last then:
+// what they leave is no condition for others.
+func (r *runner) all(ctx context.Context, jobs []*job, o *Options) error {
+	batches := slices.Collect(slices.Chunk(jobs, 1))
+	now := o.now
+	if now == nil {
+		now = time.Now
 	}
-	all := make([]samples, len(peers))
-	errs := make([]error, len(peers))
-	first := 0 // a round to warm up
-	if c.rounds > 0 {
-		first = 1
+	start := now()
+	if !o.Deadline.IsZero() {
+		warm := slices.DeleteFunc(slices.Clone(jobs), func(j *job) bool { return j.Cold })
+		cold := slices.DeleteFunc(slices.Clone(jobs), func(j *job) bool { return !j.Cold })
+		batches = [][]*job{warm, cold}
 	}
-	for round := first; round <= rounds; round++ {
-		for i := range peers {
-			k := (i + round) % len(peers)
-			if ctx.Err() != nil {
-				return nil, ctx.Err()
-			}
-			var s samples
-			if errs[k] == nil {
-				// Completing may take longer than all the rest: once is enough.
-				errs[k] = r.once(peers[k], c, lower, c.settle && round == rounds, &s)
-			}
-			if round > 0 {
-				all[k].add(&s)
-				step()
+	total, done, before := 0, 0, 0
+	for _, j := range jobs {
+		total += len(j.peers) * (j.rounds + 1 - j.first)
+	}
+	for _, batch := range batches {
+		before += len(batch)
+		// Each batch ends at its part of the time.
+		until := start.Add(o.Deadline.Sub(start) * time.Duration(before) / time.Duration(len(jobs)))
+		last := 0
+		for _, j := range batch {
+			last = max(last, j.rounds)
+		}
+		for round := 0; round <= last; round++ {
+			for _, j := range batch {
+				if round < j.first || round > j.rounds {
+					continue
+				}
+				step := func() {
+					if done++; o.Progress != nil {
+						o.Progress(done, total, j.title())
+					}
+				}
+				if late := !o.Deadline.IsZero() && !now().Before(until); late && j.measured {
+					for range j.peers {
+						step()
+					}
+				} else if err := r.round(ctx, j, round, late, !o.Deadline.IsZero(), step); err != nil {
+					return err
+				}
 			}
 		}
 	}
+	return nil
+}
+
+// round is one round of a job, the peers in turns; of one peer only when it is late. What it finds counts only
+// when it is complete.
+func (r *runner) round(ctx context.Context, j *job, round int, late, timed bool, step func()) error {
+	lower, err := r.lower(j.Case)
+	if err != nil {
+		return err
+	}
+	turns := make([]int, len(j.peers))
+	for i := range turns {
+		turns[i] = (i + round) % len(turns)
+	}
+	if late {
+		one := max(slices.IndexFunc(j.peers, func(p *rig.Peer) bool { return p.Name == "plyfs" }), 0)
+		turns = []int{one}
+	}
+	// Completing may take longer than all the rest: once is enough. In the last round it comes in the way of the least,
+	// but nobody knows which that is when there is a deadline.
+	settle := j.settle && (round == j.rounds && !timed || round == j.first && timed)
+	found := make([]samples, len(j.peers))
+	errs := slices.Clone(j.errs)
+	for k := range j.peers {
+		if !slices.Contains(turns, k) {
+			step()
+		}
+	}
+	for _, k := range turns {
+		if errs[k] == nil && ctx.Err() == nil {
+			errs[k] = r.once(j.peers[k], j.Case, lower, settle, &found[k])
+		}
+		if errs[k] != nil && j.errs[k] == nil && Ended(ctx) || ctx.Err() != nil {
+			return ctx.Err()
+		}
+		step()
+	}
+	into := j.all
+	if round == 0 {
+		into = j.warm
+	}
+	for k := range found {
+		into[k].add(&found[k])
+	}
+	j.errs, j.measured = errs, true
+	return nil
+}
+
+// Ended says whether a failure is due to the interruption that ends ctx: whoever interrupts us interrupts the processes that we
+// have started, too, and perhaps first.
+func Ended(ctx context.Context) bool {
+	select {
+	case <-ctx.Done():
+		return true
+	case <-time.After(200 * time.Millisecond):
+		return false
+	}
+}
+
+// results are what was measured: of the warm-up, where there was nothing else.
+func (j *job) results() []*Result {
+	if !j.measured {
+		return nil
+	}
 	var out []*Result
-	for i, p := range peers {
-		res := &Result{Case: c, Peer: p.Name, Latency: sample.Summarize(all[i].latency), Copied: sample.Summarize(all[i].copied),
-			Upper: sample.Summarize(all[i].upper), Flushes: sample.Summarize(all[i].flushes),
-			Collateral: sample.Summarize(all[i].collateral), Usual: sample.Summarize(all[i].usual), Settle: sample.Summarize(all[i].settle), latencies: all[i].latency}
-		if errs[i] != nil {
-			res.Err = errs[i].Error()
+	for i, p := range j.peers {
+		all := j.all[i]
+		warm := len(all.latency) == 0
+		if warm {
+			all = j.warm[i]
+		}
+		if len(all.settle) == 0 {
+			all.settle = j.warm[i].settle
+		}
+		if len(all.latency) == 0 && j.errs[i] == nil {
+			continue // no time
+		}
+		res := &Result{Case: j.Case, Peer: p.Name, Latency: sample.Summarize(all.latency), Copied: sample.Summarize(all.copied),
+			Upper: sample.Summarize(all.upper), Flushes: sample.Summarize(all.flushes), Collateral: sample.Summarize(all.collateral),
+			Usual: sample.Summarize(all.usual), Settle: sample.Summarize(all.settle), WarmUp: warm, latencies: all.latency}
+		if j.errs[i] != nil {
+			res.Err = j.errs[i].Error()
 		}
 		out = append(out, res)
 	}
-	return out, nil
-}
-
-func (s *samples) add(o *samples) {
-	s.latency = append(s.latency, o.latency...)
-	s.copied = append(s.copied, o.copied...)
-	s.upper = append(s.upper, o.upper...)
-	s.flushes = append(s.flushes, o.flushes...)
-	s.collateral = append(s.collateral, o.collateral...)
-	s.usual = append(s.usual, o.usual...)
-	s.settle = append(s.settle, o.settle...)
-}
-
-// once is one round of a case on a peer.
-func (r *runner) once(p *rig.Peer, c *Case, lower string, settle bool, s *samples) (err error) {
-	turn := filepath.Join(r.Dir, "turn")
-	defer func() {
-		if e := os.RemoveAll(turn); err == nil {
-			err = e
-		}
-	}()
-	stack := &rig.Stack{Upper: turn + "/upper", Work: turn + "/work", Plain: turn + "/plain"}
-	for i := range c.Depth - 1 {
-		d := fmt.Sprintf("%s/empty%d", turn, i)
-		if err := os.MkdirAll(d, 0o755); err != nil {
-			return err
-		}
-		stack.Lowers = append(stack.Lowers, d)
-	}
-	stack.Lowers = append(stack.Lowers, lower, filepath.Join(r.Dir, strangersLayer))
-	if !p.Mounts() {
-		return r.copyOnce(p, c, lower, stack.Plain, s)
-	}
-	m, err := p.Mount(stack, turn+"/mnt")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			m.Abandon()
-			return
-		}
-		err = m.Close()
-	}()
-	if c.Cold {
-		err = rig.DropCaches()
-	} else {
-		err = touch(m.Dir, c)
-	}
-	if err != nil {
-		return err
-	}
-	dirtied := m.Dirtied()
-	if err := r.timed(c, m.Dir, s); err != nil {
-		return err
-	}
-	r.wrote(m.Dirtied()-dirtied, s)
-	space, _ := rig.Space(stack.Upper)
-	s.upper = append(s.upper, float64(space))
-	if settle && m.Settles() {
-		took, err := sample.Timed(m.Settle)
-		if err != nil {
-			return err
-		}
-		s.settle = append(s.settle, took/float64(c.Files))
-	}
-	return nil
-}
-
-// wrote notes bytes that were dirtied. A tmpfs does not count them.
-func (r *runner) wrote(n int64, s *samples) {
-	if r.Image == nil || r.Image.Type != "tmpfs" {
-		s.copied = append(s.copied, float64(n))
-	}
-}
-
-// timed makes the change, with somebody else looking at other files.
-func (r *runner) timed(c *Case, dir string, s *samples) error {
-	flushes, counted := r.Image.Flushes()
-	stop := make(chan struct{})
-	waits := make(chan []float64)
-	if c.alone {
-		close(waits)
-	} else {
-		go func() { waits <- bystand(dir, stop) }()
-	}
-	took, err := sample.Timed(func() error {
-		if c.all != nil {
-			return c.all(dir)
-		}
-		return c.each(dir)
-	})
-	close(stop)
-	waited := <-waits
-	if err != nil {
-		return err
-	}
-	s.latency = append(s.latency, took/float64(c.Files))
-	if len(waited) > 0 {
-		slices.Sort(waited)
-		s.collateral = append(s.collateral, waited[len(waited)-1])
-		s.usual = append(s.usual, sample.Quantile(waited, 0.99))
-	}
-	if counted {
-		now, _ := r.Image.Flushes()
-		s.flushes = append(s.flushes, float64(now-flushes))
-	}
-	return nil
-}
-
-// bystand opens and reads small files, one after the other, none twice if it can, until stop is
-// closed. It returns how long each took, in nanoseconds; nothing when it was over too soon to tell.
-func bystand(dir string, stop <-chan struct{}) (waits []float64) {
-	for i := 0; ; i = (i + 1) % strangersCount {
-		select {
-		case <-stop:
-			return waits
-		case <-time.After(time.Millisecond):
-		}
-		took, err := sample.Timed(func() error {
-			_, err := os.ReadFile(strangerName(dir, i))
-			return err
-		})
-		if err == nil {
-			waits = append(waits, took)
-		}
-	}
-}
-
-// each changes every file of the case, Jobs at once.
-func (c *Case) each(dir string) error {
-	errs := make([]error, c.Jobs)
-	var wg sync.WaitGroup
-	for j := range c.Jobs {
-		wg.Go(func() {
-			for i := j; i < c.Files && errs[j] == nil; i += c.Jobs {
-				errs[j] = c.change(filepath.Join(dir, fileName(i)))
-			}
-		})
-	}
-	wg.Wait()
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// touch looks every name up, and has one other file read, so that the change is what is measured and
-// not the first request of its kind.
-func touch(dir string, c *Case) error {
-	if _, err := os.ReadFile(strangerName(dir, strangersCount)); err != nil {
-		return err
-	}
-	for i := range c.Files {
-		var st unix.Stat_t
-		if err := unix.Lstat(filepath.Join(dir, fileName(i)), &st); err != nil {
-			return err
-		}
-	}
-	return nil
+	return out
 }

@@ -1,6 +1,7 @@
 package copyup
 
 import (
+	"bytes"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -67,7 +68,7 @@ func TestBenchLeavesNothing(t *testing.T) {
 			if left, err := os.ReadDir(dir); err != nil || len(left) != c.left {
 				t.Errorf("left behind: %v, %v", left, err)
 			}
-			out, err := run(dir, "--cases", "no such case").CombinedOutput()
+			out, err := run(dir, "--quick", "--cases", "^chmod: 4 KiB", "--peers", "^plain$").CombinedOutput()
 			if err != nil {
 				t.Errorf("the next run: %v\n%s", err, out)
 			}
@@ -76,6 +77,41 @@ func TestBenchLeavesNothing(t *testing.T) {
 			}
 		})
 	}
+	// What is complete is printed, the line on standard error says the rest, and an older result is not touched.
+	t.Run("results", func(t *testing.T) {
+		dir := harness.Dir(t)
+		old := filepath.Join(dir, "old.json")
+		must(t, os.WriteFile(old, []byte("old"), 0o600))
+		args := []string{"--json", old, "--html", filepath.Join(dir, "new.html"), "--pattern", "chmod", "--peers", "^plyfs$|^plain$"}
+		cmd := run(dir, append(args, "--size", "4K,512M", "--rounds", "4")...)
+		var out, errs bytes.Buffer
+		cmd.Stdout, cmd.Stderr = &out, &errs
+		must(t, cmd.Start())
+		ended := make(chan error, 1)
+		go func() { ended <- cmd.Wait() }()
+		defer func() { _ = unix.Kill(-cmd.Process.Pid, unix.SIGKILL) }()
+		eventually(t, "it has measured the first size", func() bool {
+			second, _ := filepath.Glob(dir + "/plyfs-bench-*/lower-full-536870912-1/d000")
+			return len(second) > 0
+		})
+		must(t, unix.Kill(-cmd.Process.Pid, unix.SIGINT))
+		if err := <-ended; harness.ExitCode(err) != 1 || !strings.Contains(errs.String(), "plyfs: bench: interrupted: 1 of 2 cases") || strings.Count(errs.String(), "\n") != 1 {
+			t.Errorf("%v\n%s", err, errs.String())
+		}
+		if !strings.Contains(out.String(), "time per file, median") || strings.Contains(out.String(), "failed") {
+			t.Errorf("it says:\n%s", out.String())
+		}
+		if b, err := os.ReadFile(old); err != nil || string(b) != "old" {
+			t.Errorf("the older result: %q, %v", b, err)
+		}
+		if left, err := os.ReadDir(dir); err != nil || len(left) != 1 {
+			t.Errorf("left behind: %v, %v", left, err)
+		}
+		said, err := run(dir, append(args, "--size", "4K", "--quick")...).CombinedOutput()
+		if b, e := os.ReadFile(old); err != nil || e != nil || !bytes.Contains(b, []byte(`"latency_ns"`)) {
+			t.Errorf("a whole run: %v, %v\n%s\n%s", err, e, said, b)
+		}
+	})
 	t.Run("failing", func(t *testing.T) {
 		dir := harness.Dir(t)
 		cmd := run(dir, "--filesystem", "ext4")

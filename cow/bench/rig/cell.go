@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -93,6 +94,7 @@ func runOuter(o CellOptions) (code int, err error) {
 		env = append(env, "GODEBUG="+withDebug(os.Getenv("GODEBUG"), "asyncpreemptoff=1"))
 	}
 	var cmd *exec.Cmd
+	var refused error
 	start := func() error {
 		attr := &syscall.SysProcAttr{
 			Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID,
@@ -105,12 +107,16 @@ func runOuter(o CellOptions) (code int, err error) {
 		}
 		cmd = self("init", env)
 		cmd.SysProcAttr = attr
-		return cmd.Start()
+		refused = cmd.Start()
+		return refused
 	}
 	if o.CPU >= 0 {
 		err = OnCPU(o.CPU, start)
 	} else {
 		err = start()
+	}
+	if err != nil && refused == nil {
+		return 1, err
 	}
 	if err != nil {
 		return 1, fmt.Errorf("no namespaces to run in (need root, or user namespaces): %w", err)
@@ -233,6 +239,21 @@ func sweep(dir string) {
 		}
 		f.Close()
 	}
+}
+
+// CPUs returns the processors that this process may run on.
+func CPUs() ([]int, error) {
+	var set unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &set); err != nil {
+		return nil, fmt.Errorf("processor affinity: %w", err)
+	}
+	var out []int
+	for cpu := range 8 * int(unsafe.Sizeof(set)) {
+		if set.IsSet(cpu) {
+			out = append(out, cpu)
+		}
+	}
+	return out, nil
 }
 
 // OnCPU calls f on a thread that may run on one processor only. Processes
