@@ -173,6 +173,37 @@ func (d *Dir) reach() (int, error) {
 	return fd, nil
 }
 
+// SamePlace says whether d and o are the same directory of the same tree, by name.
+func (d *Dir) SamePlace(o *Dir) bool {
+	return d == o || d.tree == o.tree && d.Path() == o.Path()
+}
+
+// Renew closes the descriptor if another directory has the name of d by now.
+func (d *Dir) Renew() {
+	c := d.tree.cache
+	c.tree.RLock()
+	parent, name := d.parent, d.name
+	c.tree.RUnlock()
+	if parent == nil || !d.pin() {
+		return
+	}
+	var was, is unix.Statx_t
+	err := Stat(int(d.fd), "", &was)
+	d.Done()
+	if err != nil {
+		return
+	}
+	fd, err := parent.FD()
+	if err != nil {
+		return
+	}
+	err = Stat(fd, name, &is)
+	parent.Done()
+	if err != nil || was.Ino != is.Ino || was.Dev_major != is.Dev_major || was.Dev_minor != is.Dev_minor {
+		d.Forget()
+	}
+}
+
 // Done ends a use that FD began. The last one after the descriptor was given up closes it:
 // it is read while it is still pinned, because from then on somebody may open d anew.
 func (d *Dir) Done() {

@@ -55,6 +55,9 @@ type Config struct {
 	NoACL            bool
 	StaticNlink      bool // directories and files show one link
 
+	// LowersChange: others may change the lower layers meanwhile, and see changing.go. The upper is still ours.
+	LowersChange bool
+
 	// Threshold in bytes from which the first write copies by range: 0 for the
 	// default, below 0 for never.
 	Threshold int64

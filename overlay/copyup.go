@@ -149,7 +149,7 @@ func (fs *FS) copyUpOnce(c *Caller, n *Node, w need, waited time.Duration) (bool
 	var entry string
 	want := cow.Want{Size: w.size, MetaOnly: w.meta, Range: !w.whole, Cause: w.cause, PID: pidOf(c),
 		Asked: w.asked, Wait: waited, Cancel: cancelOf(c)}
-	if parent == nil { // nobody will find it again to complete it
+	if parent == nil || fs.cfg.LowersChange { // nobody will find it again to complete it, or it may be gone by then
 		want.Range, want.MetaOnly = false, false
 	}
 	n.mu.RLock()

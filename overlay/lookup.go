@@ -50,11 +50,14 @@ func (fs *FS) Lookup(c *Caller, parent *Node, name string, a *Attr) (*Node, erro
 // lookupLocked is Lookup with parent.d.names held.
 func (fs *FS) lookupLocked(parent *Node, name string, a *Attr) (*Node, error) {
 	if n := fs.nodes.child(parent, name); n != nil {
-		if err := fs.Getattr(n, a); err != nil {
-			fs.unref(n, 1)
-			return nil, err
+		if !fs.cfg.LowersChange || fs.stillThere(parent, name, n) {
+			if err := fs.Getattr(n, a); err != nil {
+				fs.unref(n, 1)
+				return nil, err
+			}
+			return n, nil
 		}
-		return n, nil
+		fs.unref(n, 1)
 	}
 	f := founds.Get().(*found)
 	defer func() {

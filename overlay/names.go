@@ -104,6 +104,9 @@ func (x *nameIndex) get(name string) *indexEntry {
 // wantIndex says whether a lookup in parent goes through the index.
 func (fs *FS) wantIndex(parent *Node) bool {
 	d := parent.d
+	if fs.cfg.LowersChange {
+		return false
+	}
 	if x := d.index.Load(); x != nil {
 		return d.merged() || x.byNameKnown()
 	}

@@ -31,6 +31,11 @@ func (fs *FS) ReadDir(n *Node, off uint64, buf []Entry) (int, error) {
 	if n != fs.root && fs.unlinked(n) {
 		return got, nil // as the kernel lists a removed directory
 	}
+	if fs.cfg.LowersChange && off <= 2 {
+		if err := fs.relist(n); err != nil {
+			return 0, err
+		}
+	}
 	x, err := fs.indexOf(n)
 	if err != nil {
 		return 0, err

@@ -76,6 +76,11 @@ func (fs *FS) remove(c *Caller, parent *Node, name string, dir bool) error {
 
 // mustBeEmptyLocked is ENOTEMPTY if the view of a directory has entries. n.d.names is held.
 func (fs *FS) mustBeEmptyLocked(n *Node) error {
+	if fs.cfg.LowersChange {
+		if err := fs.relist(n); err != nil {
+			return err
+		}
+	}
 	x, err := fs.indexOf(n)
 	if err != nil {
 		return err
@@ -139,7 +144,7 @@ func (fs *FS) lowerHas(parent *Node, name string) bool {
 	if !d.merged() {
 		return false
 	}
-	if x := d.index.Load(); x != nil {
+	if x := d.index.Load(); x != nil && !fs.cfg.LowersChange {
 		if e := x.get(name); e != nil {
 			return e.through()
 		}

@@ -35,7 +35,7 @@ func runMount(c *command, args []string) error {
 	f.StringVar(&o.Upper, "upper", "", "`dir`ectory that takes the changes")
 	f.StringVar(&o.Work, "work", "", "empty `dir`ectory on the upper's filesystem (default: one is made beside the upper)")
 	f.Var(&valueFlag{"mode", func(v string) error { return o.Set(mountopt.Pair{Key: "mode", Value: v, HasValue: true}) }}, "mode",
-		"what the kernel may do by itself: cached (default), passthrough (root: it reads and writes files directly), shared (nothing)")
+		"what the kernel may do by itself: cached (default), passthrough (root: it reads and writes files directly), shared (nothing: the lower layers may change underneath)")
 	f.Var(&valueFlag{"size", func(v string) (err error) { o.Threshold, err = mountopt.ParseThreshold(v); return err }}, "threshold",
 		"from this file size on (like 1M), a write copies up only the range it touches; or off")
 	f.Var(&valueFlag{"size", func(v string) (err error) { o.SettleBudget, err = mountopt.ParseThreshold(v); return err }}, "settle-budget",

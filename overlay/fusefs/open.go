@@ -59,7 +59,7 @@ func (f *openFiles[N]) install() {
 	if f.s.locks != nil || f.s.shares != nil {
 		f.s.ops[opFlush] = operation[N]{(*session[N]).flush, true}
 	}
-	if f.s.shares != nil {
+	if f.s.shares != nil || f.s.opt.Mode == Shared {
 		f.s.ops[opOpendir] = operation[N]{(*session[N]).openDir, true}
 		f.s.ops[opReleasedir] = operation[N]{(*session[N]).releaseDir, false}
 	}
@@ -292,9 +292,12 @@ func (s *session[N]) flush(r *request, n N) unix.Errno {
 }
 
 func (s *session[N]) openDir(r *request, n N) unix.Errno {
-	l, err := s.shares.OpenDir(n)
-	if err != nil {
-		return errno(err)
+	var l Listing
+	if s.shares != nil {
+		var err error
+		if l, err = s.shares.OpenDir(n); err != nil {
+			return errno(err)
+		}
 	}
 	o := answer[fuse.OpenOut](r)
 	if l == nil {
