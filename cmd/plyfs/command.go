@@ -34,7 +34,7 @@ func init() {
 		&statCmd, &watchCmd, &settleCmd, &checkCmd,
 		&imageCmd, &commitCmd,
 		&runCmd, &createCmd, &startCmd, &stopCmd, &execCmd, &psCmd, &logsCmd, &rmCmd, &volumeCmd,
-		&benchCmd, &demoCmd, &versionCmd, &helpCmd,
+		&benchCmd, &demoCmd, &labCmd, &versionCmd, &helpCmd,
 	}
 }
 

@@ -1,16 +1,14 @@
 package main
 
 import (
-	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/plyfs/plyfs/cmd/plyfs/mounts"
 	"github.com/plyfs/plyfs/overlay/fusefs"
 )
 
@@ -77,27 +75,12 @@ type mountStat struct {
 // plyfsMounts returns the mount points of plyfs, as this process sees them, in the
 // order of mounting.
 func plyfsMounts() ([]string, error) {
-	f, err := os.Open("/proc/self/mountinfo")
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
+	table, err := mounts.Table()
 	var points []string
-	lines := bufio.NewScanner(f)
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
-		before, after, ok := strings.Cut(lines.Text(), " - ")
-		if !ok || !strings.HasPrefix(after, "fuse.plyfs ") {
-			continue
-		}
-		if fields := strings.Fields(before); len(fields) > 4 {
-			points = append(points, unoctal(fields[4]))
+	for _, m := range table {
+		if m.Type == mounts.Plyfs {
+			points = append(points, m.Point)
 		}
 	}
-	return points, lines.Err()
-}
-
-// unoctal undoes what the kernel does to blanks, line breaks and backslashes.
-func unoctal(s string) string {
-	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
+	return points, err
 }

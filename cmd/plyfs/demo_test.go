@@ -6,12 +6,14 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/cmd/plyfs/lab"
 )
 
 // The sample holds what the tour talks about, and the fingerprint notices a change.
 func TestSample(t *testing.T) {
 	dir := t.TempDir()
-	if err := makeSample(dir); err != nil {
+	if err := lab.MakeSystem(dir); err != nil {
 		t.Fatal(err)
 	}
 	if !isWhiteout(filepath.Join(dir, "app/opt"), "trial.txt") || isWhiteout(filepath.Join(dir, "base/opt"), "trial.txt") {
@@ -30,17 +32,17 @@ func TestSample(t *testing.T) {
 			t.Errorf("%s: %+v", l, r)
 		}
 	}
-	before, err := fingerprint(dir, "base")
+	before, err := lab.Fingerprint(dir, "base")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if again, err := fingerprint(dir, "base"); err != nil || again != before {
+	if again, err := lab.Fingerprint(dir, "base"); err != nil || again != before {
 		t.Error("the same directory has two fingerprints", err)
 	}
 	if err := os.Chmod(filepath.Join(dir, "base/etc/motd"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if after, err := fingerprint(dir, "base"); err != nil || after == before {
+	if after, err := lab.Fingerprint(dir, "base"); err != nil || after == before {
 		t.Error("a changed mode is not in the fingerprint", err)
 	}
 }

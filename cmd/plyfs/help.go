@@ -8,6 +8,7 @@ import (
 	"text/tabwriter"
 
 	"github.com/plyfs/plyfs/cmd/plyfs/mountopt"
+	"github.com/plyfs/plyfs/cmd/plyfs/text"
 )
 
 var helpCmd = command{
@@ -59,7 +60,7 @@ func printOptions(w io.Writer) {
 		}
 		silent = append(silent, name)
 	}
-	for _, line := range wrap(append(silent, "x-*"), 76) {
+	for _, line := range text.Wrap(strings.Join(append(silent, "x-*"), " "), 76) {
 		fmt.Fprintf(t, "  %s\n", line)
 	}
 	fmt.Fprint(t, "\nKnown, and refused:\n\n")
@@ -68,20 +69,4 @@ func printOptions(w io.Writer) {
 	}
 	fmt.Fprint(t, "\nAny other option is an error.\n")
 	t.Flush()
-}
-
-func wrap(words []string, width int) []string {
-	var lines []string
-	var line strings.Builder
-	for _, w := range words {
-		if line.Len() > 0 && line.Len()+1+len(w) > width {
-			lines = append(lines, line.String())
-			line.Reset()
-		}
-		if line.Len() > 0 {
-			line.WriteByte(' ')
-		}
-		line.WriteString(w)
-	}
-	return append(lines, line.String())
 }

@@ -12,15 +12,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/spf13/pflag"
 
 	"github.com/plyfs/plyfs/cmd/plyfs/cell"
 	"github.com/plyfs/plyfs/cmd/plyfs/launch"
+	"github.com/plyfs/plyfs/cmd/plyfs/text"
 	"github.com/plyfs/plyfs/layer/store"
 )
 
@@ -64,24 +62,8 @@ func codeOf(err error) int {
 	return exitFailed
 }
 
-// oneLine keeps a name with a line break in it from looking like a second message, and what an image says from
-// speaking to the terminal: control characters are printed as Go writes them.
-func oneLine(s string) string {
-	if strings.IndexFunc(s, unicode.IsControl) < 0 {
-		return s
-	}
-	var b strings.Builder
-	for len(s) > 0 {
-		r, n := utf8.DecodeRuneInString(s)
-		if unicode.IsControl(r) {
-			b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
-		} else {
-			b.WriteString(s[:n]) // not r: a name need not be text
-		}
-		s = s[n:]
-	}
-	return b.String()
-}
+// oneLine keeps what is printed of names and images in its line, see [text.OneLine].
+func oneLine(s string) string { return text.OneLine(s) }
 
 func dispatch(argv []string) error {
 	if len(argv) == 0 {

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/plyfs/plyfs/cmd/plyfs/text"
 	"github.com/plyfs/plyfs/cow"
 	"github.com/plyfs/plyfs/overlay/fusefs"
 )
@@ -108,15 +109,4 @@ func printEvent(ev *cow.Event) error {
 }
 
 // bytesText writes a number of bytes as people do.
-func bytesText(n int64) string {
-	units := []string{"B", "KiB", "MiB", "GiB", "TiB", "PiB"}
-	f, i := float64(n), 0
-	for f >= 1024 && i < len(units)-1 {
-		f /= 1024
-		i++
-	}
-	if i == 0 {
-		return fmt.Sprintf("%d B", n)
-	}
-	return fmt.Sprintf("%.1f %s", f, units[i])
-}
+func bytesText(n int64) string { return text.Bytes(n) }
