@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -11,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/plyfs/plyfs/cow/bench"
 	"github.com/plyfs/plyfs/cow/bench/rig"
 	"github.com/plyfs/plyfs/cow/bench/sample"
 )
@@ -39,7 +39,7 @@ type mode struct {
 }
 
 // run measures the steps of s that match in one mode. Rounds are interleaved: each filesystem has its
-// turn in each round, and who begins rotates.
+// turn in each round, and who begins rotates. When ctx ends it returns what there is of complete rounds, and the error of ctx.
 func (l *lab) run(ctx context.Context, s *scenario, m mode, match *regexp.Regexp) ([]*row, error) {
 	rows, last := s.rows(m, match)
 	if last < 0 {
@@ -56,6 +56,9 @@ func (l *lab) run(ctx context.Context, s *scenario, m mode, match *regexp.Regexp
 	if s.io {
 		peers = append(peers, l.ioPeers...)
 	}
+	if len(peers) == 0 {
+		return nil, nil
+	}
 	failed := map[*rig.Peer]bool{}
 	start := time.Now()
 	for round := range l.rounds {
@@ -68,18 +71,29 @@ func (l *lab) run(ctx context.Context, s *scenario, m mode, match *regexp.Regexp
 				continue
 			}
 			l.say("%s: %s, round %d, %s", m.name, s.name, round+1, p.Name)
-			if err := l.turn(ctx, s, d, p, m, rows[:last+1]); err != nil {
+			err := l.turn(ctx, s, d, p, m, rows[:last+1])
+			if err != nil && bench.Ended(ctx) || ctx.Err() != nil {
+				return complete(rows, round), ctx.Err()
+			}
+			if err != nil {
 				failed[p] = true
 				for _, r := range rows {
-					r.result(p.Name).fail(err)
+					r.result(p.Name).Err = err.Error()
 				}
-			}
-			if ctx.Err() != nil {
-				return nil, ctx.Err()
 			}
 		}
 	}
 	return slices.DeleteFunc(rows, func(r *row) bool { return !r.wanted }), nil
+}
+
+// complete takes from rows what was measured in the round of this number, which was not completed, and the rows that nothing is left of.
+func complete(rows []*row, round int) []*row {
+	return slices.DeleteFunc(rows, func(r *row) bool {
+		for _, res := range r.Results {
+			res.Samples = res.Samples[:min(len(res.Samples), round)]
+		}
+		return !r.wanted || round == 0
+	})
 }
 
 // turn gives one filesystem one round: mount, the steps, unmount.
@@ -196,7 +210,7 @@ func (s *scenario) rows(m mode, match *regexp.Regexp) (rows []*row, last int) {
 		if st.kind == kindMemory || st.kind == kindForget {
 			r.Unit = "bytes"
 		}
-		if r.wanted = match.MatchString(r.name()); r.wanted {
+		if r.wanted = match.MatchString(s.rowName(i)); r.wanted {
 			last = i
 		}
 		rows = append(rows, r)
@@ -223,8 +237,6 @@ type row struct {
 	wanted bool
 }
 
-func (r *row) name() string { return r.Scenario + ": " + r.Step }
-
 func (r *row) result(peer string) *result {
 	if r.Results[peer] == nil {
 		r.Results[peer] = &result{}
@@ -243,10 +255,3 @@ type result struct {
 }
 
 func (r *result) add(x float64) { r.Samples = append(r.Samples, x) }
-
-func (r *result) fail(err error) {
-	if errors.Is(err, context.Canceled) {
-		return
-	}
-	r.Err = err.Error()
-}

@@ -16,11 +16,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"regexp"
-	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -28,6 +29,7 @@ import (
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 
+	"github.com/plyfs/plyfs/cow/bench/outfile"
 	"github.com/plyfs/plyfs/cow/bench/rig"
 )
 
@@ -44,6 +46,8 @@ type options struct {
 	list   bool
 	verb   bool
 }
+
+var peerNames = []string{"plain", "kernel", "fuse-overlayfs", "unionfs-fuse", "plyfs", "plyfs-passthrough"}
 
 // quickBudget is how long a scenario of --quick may begin rounds.
 const quickBudget = 1200 * time.Millisecond
@@ -64,15 +68,19 @@ func main() {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(2)
 	}
+	var results *outfile.File
+	if o.json != "" { // before hours of measuring
+		if results, err = outfile.Check(o.json); err != nil {
+			fmt.Fprintln(os.Stderr, "bench: --json:", err)
+			os.Exit(1)
+		}
+	}
 	cell, code, err := rig.Enter(rig.CellOptions{Dir: o.dir, CPU: -1})
 	if cell != nil {
 		ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 		defer stop()
-		if err = run(ctx, o, cell); err != nil {
+		if err = run(ctx, o, cell, results); err != nil {
 			code = 1
-		}
-		if errors.Is(err, context.Canceled) {
-			err = errors.New("interrupted")
 		}
 	}
 	if err != nil {
@@ -89,9 +97,9 @@ func parse(args []string) (*options, error) {
 	rows := f.String("rows", ".", "measure only rows matching `regexp` (\"scenario: step\")")
 	pin := f.String("pin", "both", "client and daemon on one processor: yes, no, both")
 	f.Lookup("pin").NoOptDefVal = "yes"
-	f.StringVar(&o.json, "json", "", "write the results to `file`")
+	f.StringVar(&o.json, "json", "", "write the results to `file`, when all is measured")
 	f.StringVar(&o.plyfs, "plyfs", "", "the plyfs `binary`")
-	f.StringSliceVar(&o.peers, "peers", nil, "measure only these: plain, kernel, fuse-overlayfs, unionfs-fuse, plyfs, plyfs-passthrough")
+	f.StringSliceVar(&o.peers, "peers", nil, "measure only these: "+strings.Join(peerNames, ", "))
 	f.IntVar(&o.rounds, "rounds", 5, "rounds per scenario")
 	f.StringVar(&o.dir, "dir", "", "`directory` for scratch files (default: $TMPDIR or /tmp)")
 	f.BoolVar(&o.list, "list", false, "print the names of the rows, measure nothing")
@@ -102,11 +110,18 @@ func parse(args []string) (*options, error) {
 	if f.NArg() > 0 {
 		return nil, fmt.Errorf("unexpected argument %q", f.Arg(0))
 	}
+	if f.Changed("rounds") && o.rounds < 1 {
+		return nil, fmt.Errorf("--rounds: %d: want 1 or more", o.rounds)
+	}
 	var err error
 	if o.rows, err = regexp.Compile(*rows); err != nil {
 		return nil, fmt.Errorf("--rows: %w", err)
 	}
-	one := mode{name: "pinned", cpu: runtime.NumCPU() - 1}
+	cpus, err := rig.CPUs()
+	if err != nil {
+		return nil, err
+	}
+	one := mode{name: "pinned", cpu: cpus[len(cpus)-1]}
 	free := mode{name: "unpinned", cpu: -1}
 	switch *pin {
 	case "yes":
@@ -118,29 +133,51 @@ func parse(args []string) (*options, error) {
 	default:
 		return nil, fmt.Errorf("--pin=%s: want yes, no or both", *pin)
 	}
-	if o.rounds < 1 {
-		return nil, fmt.Errorf("--rounds=%d: want at least one", o.rounds)
-	}
-	for _, path := range []*string{&o.plyfs, &o.json} {
-		if *path != "" {
-			if *path, err = filepath.Abs(*path); err != nil {
-				return nil, err
-			}
+	for _, name := range o.peers {
+		if !slices.Contains(peerNames, name) {
+			return nil, fmt.Errorf("--peers: no %q; there are %s", name, strings.Join(peerNames, ", "))
 		}
 	}
-	return o, nil
+	if o.plyfs != "" {
+		if o.plyfs, err = filepath.Abs(o.plyfs); err == nil {
+			_, err = os.Stat(o.plyfs)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("--plyfs: %w; make build makes it", err)
+		}
+	}
+	return o, o.matchRows()
 }
 
-func run(ctx context.Context, o *options, cell *rig.Cell) error {
-	z := fullSizes
-	if o.quick {
-		z = quickSizes
+// matchRows fails when no row is wanted.
+func (o *options) matchRows() error {
+	var all []string
+	for _, s := range scenarios(o.sizes()) {
+		for i := range s.steps {
+			if o.rows.MatchString(s.rowName(i)) {
+				return nil
+			}
+		}
+		all = append(all, s.name)
 	}
-	list := scenarios(z)
+	return fmt.Errorf("--rows: none matches; there are steps of %s (--list prints them)", strings.Join(all, ", "))
+}
+
+func (o *options) sizes() sizes {
+	if o.quick {
+		return quickSizes
+	}
+	return fullSizes
+}
+
+func run(ctx context.Context, o *options, cell *rig.Cell, results *outfile.File) error {
+	list := scenarios(o.sizes())
 	if o.list {
 		for i := range list {
-			for _, st := range list[i].steps {
-				fmt.Printf("%s: %s\n", list[i].name, st.name)
+			for k := range list[i].steps {
+				if name := list[i].rowName(k); o.rows.MatchString(name) {
+					fmt.Println(name)
+				}
 			}
 		}
 		return nil
@@ -158,28 +195,45 @@ func run(ctx context.Context, o *options, cell *rig.Cell) error {
 	}
 	rep.Machine = rig.Describe(versions(o, rep.Peers))
 	progress("touching memory")
-	rig.TouchMemory(6 * z.data)
-	for _, m := range o.modes {
-		for i := range list {
-			rows, err := l.run(ctx, &list[i], m, o.rows)
-			if err != nil {
-				return err
-			}
-			rep.Rows = append(rep.Rows, rows...)
-		}
-	}
-	done()
-	rep.summarize()
-	if err := rep.print(os.Stdout, "plyfs"); err != nil {
+	rig.TouchMemory(6 * o.sizes().data)
+	err := l.all(ctx, o, list, rep)
+	if err != nil && ctx.Err() == nil {
 		return err
 	}
-	if o.json != "" {
-		if err := rep.writeJSON(o.json); err != nil {
+	done()
+	if err == nil && len(rep.Rows) == 0 {
+		return fmt.Errorf("nothing to measure: %s have no part in these rows", strings.Join(rep.Peers, ", "))
+	}
+	rep.summarize()
+	if results == nil || !results.Standard() || err != nil {
+		if e := rep.print(os.Stdout, "plyfs"); e != nil {
+			return e
+		}
+	}
+	if err != nil {
+		return errors.New("interrupted: what was measured until then is above")
+	}
+	if results != nil {
+		if err := results.Write(rep.writeJSON); err != nil {
 			return err
 		}
 	}
 	if rep.failures("plyfs") || rep.failures("plyfs-passthrough") {
 		return errors.New("plyfs failed in some rows, see above")
+	}
+	return nil
+}
+
+// all measures everything, as far as it gets.
+func (l *lab) all(ctx context.Context, o *options, list []scenario, rep *report) error {
+	for _, m := range o.modes {
+		for i := range list {
+			rows, err := l.run(ctx, &list[i], m, o.rows)
+			rep.Rows = append(rep.Rows, rows...)
+			if err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }
@@ -190,12 +244,7 @@ func (l *lab) choosePeers(o *options, rep *report) error {
 		if len(o.peers) == 0 {
 			return name != "unionfs-fuse" // slow by orders of magnitude in some rows
 		}
-		for _, p := range o.peers {
-			if p == name {
-				return true
-			}
-		}
-		return false
+		return slices.Contains(o.peers, name)
 	}
 	take := func(p *rig.Peer, list *[]*rig.Peer) {
 		if !wanted(p.Name) {
@@ -217,7 +266,11 @@ func (l *lab) choosePeers(o *options, rep *report) error {
 		rep.Peers = append(rep.Peers, p.Name)
 	}
 	if len(rep.Peers) == 0 {
-		return fmt.Errorf("nothing to measure: %v", rep.Missing)
+		var why []string
+		for _, name := range slices.Sorted(maps.Keys(rep.Missing)) {
+			why = append(why, name+": "+rep.Missing[name])
+		}
+		return fmt.Errorf("nothing to measure: %s", strings.Join(why, "; "))
 	}
 	return nil
 }

@@ -20,6 +20,9 @@ type scenario struct {
 	steps []step
 }
 
+// rowName is how --rows knows step i.
+func (s *scenario) rowName(i int) string { return s.name + ": " + s.steps[i].name }
+
 // step is one row of the result.
 type step struct {
 	name string
