@@ -2,11 +2,9 @@ package store
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -55,9 +53,22 @@ func (s *Store) Save(ctx context.Context, refs []string, to string, archive bool
 		}
 		list = append(list, out)
 	}
-	if !archive {
-		return saveDir(ctx, list, to)
+	if to == "-" {
+		return s.saveArchive(ctx, list, os.Stdout)
 	}
+	// Before anything is packed it is known whether there is a place for it.
+	t, err := newTarget(to)
+	if err != nil {
+		return err
+	}
+	if archive {
+		return t.file(func(f *os.File) error { return s.saveArchive(ctx, list, f) })
+	}
+	return t.directory(func(dir string) error { return image.WriteLayout(ctx, dir, list, false) })
+}
+
+// saveArchive writes images as a tar archive, by way of the store: how long a blob is has to be known before it.
+func (s *Store) saveArchive(ctx context.Context, list []image.Saved, w io.Writer) error {
 	stage, err := s.Stage("save")
 	if err != nil {
 		return err
@@ -66,10 +77,7 @@ func (s *Store) Save(ctx context.Context, refs []string, to string, archive bool
 	if err := image.WriteLayout(ctx, stage.Dir, list, true); err != nil {
 		return explain(err, s.root)
 	}
-	if to == "-" {
-		return image.TarLayout(ctx, stage.Dir, os.Stdout)
-	}
-	return replace(to, func(f *os.File) error { return image.TarLayout(ctx, stage.Dir, f) })
+	return image.TarLayout(ctx, stage.Dir, w)
 }
 
 // savedNames returns the names that an image has in a layout: the one that it was asked for by, or else all. What is
@@ -79,58 +87,4 @@ func savedNames(img *Image) []string {
 		return []string{img.asked}
 	}
 	return slices.DeleteFunc(slices.Clone(img.Names), func(n string) bool { return strings.Contains(n, "@") })
-}
-
-func saveDir(ctx context.Context, list []image.Saved, to string) error {
-	if _, err := os.Lstat(to); err == nil {
-		// An empty directory may be replaced: rename(2) does that.
-		if entries, err := os.ReadDir(to); err != nil || len(entries) > 0 {
-			return fmt.Errorf("%s: there is something already", to)
-		}
-	} else if !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	dir, err := os.MkdirTemp(filepath.Dir(to), "."+filepath.Base(to)+"-*")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(dir) // nothing is there once it is renamed
-	if err := os.Chmod(dir, 0o755); err != nil {
-		return err
-	}
-	if err := image.WriteLayout(ctx, dir, list, false); err != nil {
-		return err
-	}
-	return os.Rename(dir, to)
-}
-
-// replace writes a file beside path and renames it there. A device or a pipe is written to.
-func replace(path string, write func(f *os.File) error) error {
-	if st, err := os.Stat(path); err == nil && !st.Mode().IsRegular() {
-		f, err := os.OpenFile(path, os.O_WRONLY, 0)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		return write(f)
-	}
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	err = write(f)
-	if err == nil {
-		err = f.Chmod(0o644)
-	}
-	if err == nil {
-		err = f.Sync()
-	}
-	if e := f.Close(); err == nil {
-		err = e
-	}
-	if err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
 }
