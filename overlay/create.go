@@ -60,7 +60,7 @@ func (fs *FS) create(c *Caller, parent *Node, name string, typ uint32, a *Attr, 
 			return nil, err
 		}
 	}
-	if err := fs.own(c, fd, name); err != nil {
+	if err := fs.own(c, fd, fd, name); err != nil {
 		return nil, err
 	}
 	return fs.born(parent, up, fd, name, a)
@@ -364,7 +364,7 @@ func (fs *FS) Tmpfile(c *Caller, parent *Node, mode uint32, a *Attr) (*Node, err
 	if err != nil {
 		return nil, err
 	}
-	if err := fs.own(c, fd, ""); err != nil {
+	if err := fs.own(c, dir, fd, ""); err != nil {
 		unix.Close(fd)
 		return nil, err
 	}

@@ -161,11 +161,15 @@ func (fs *FS) retypeAt(t *layer.Tree, fd int, name string, a *Attr) {
 func (fs *FS) override(fd int, name string, st *Attr, set *SetAttr) error {
 	before, _ := fs.overrideAt(fs.upper, fd, name)
 	o := whiteout.OverrideStat{UID: st.Uid, GID: st.Gid, Mode: uint32(st.Mode) & 0o7777, Type: before.Type}
-	if set.Mask&SetUID != 0 {
-		o.UID = set.UID
+	uid, gid, err := fs.stow(set)
+	if err != nil {
+		return err
 	}
-	if set.Mask&SetGID != 0 {
-		o.GID = set.GID
+	if uid >= 0 {
+		o.UID = uint32(uid)
+	}
+	if gid >= 0 {
+		o.GID = uint32(gid)
 	}
 	if set.Mask&SetMode != 0 {
 		o.Mode = set.Mode & 0o7777

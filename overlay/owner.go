@@ -56,6 +56,30 @@ func toHost(m []IDRange, id uint32) (uint32, bool) {
 	return 0, false
 }
 
+// stow returns what s asks to store as owner and group; -1: nothing.
+func (fs *FS) stow(s *SetAttr) (uid, gid int, err error) {
+	uid, gid = -1, -1
+	for _, f := range []struct {
+		asked bool
+		ids   []IDRange
+		view  uint32
+		to    *int
+	}{
+		{s.Mask&SetUID != 0, fs.cfg.UIDMap, s.UID, &uid},
+		{s.Mask&SetGID != 0, fs.cfg.GIDMap, s.GID, &gid},
+	} {
+		if !f.asked {
+			continue
+		}
+		id, ok := toHost(f.ids, f.view)
+		if !ok {
+			return -1, -1, unix.EINVAL
+		}
+		*f.to = int(id)
+	}
+	return uid, gid, nil
+}
+
 // ids returns the stored owner of what the caller makes.
 func (fs *FS) ids(c *Caller) (uid, gid uint32, err error) {
 	if c == nil {
@@ -76,34 +100,53 @@ func (fs *FS) plain() bool {
 
 // as runs f with the caller's filesystem ids.
 func (fs *FS) as(c *Caller, f func() error) error {
-	if fs.plain() {
+	if fs.plain() && fs.overrides[fs.upper] == "" {
 		return f()
 	}
 	uid, gid, err := fs.ids(c)
 	if err != nil {
 		return err
 	}
-	if uid == fs.self.uid && gid == fs.self.gid {
+	if fs.plain() || uid == fs.self.uid && gid == fs.self.gid {
 		return f()
 	}
 	return layer.WithCreds(uid, gid, f)
 }
 
-// own notes the owner of an object just made where making it could not.
-func (fs *FS) own(c *Caller, fd int, name string) error {
+// own notes the owner of an object just made in dir where making it could not. The attribute of a
+// set-group-id directory gives its group to what is made there, as the bit itself would.
+func (fs *FS) own(c *Caller, dir, fd int, name string) error {
 	attr := fs.overrides[fs.upper]
 	if attr == "" || c == nil {
 		return nil
 	}
-	var st Attr
+	var st, parent Attr
 	if err := layer.Stat(fd, name, &st); err != nil {
 		return err
 	}
-	s := SetAttr{Mask: SetUID | SetGID, UID: c.UID, GID: c.GID}
-	if !mayOverride(attr, uint32(st.Mode)) {
-		return fs.changeAsMayBe(pin{fd: fd, name: name}, &s)
+	if err := layer.Stat(dir, "", &parent); err != nil {
+		return err
 	}
-	return fs.override(fd, name, &st, &s)
+	fs.overriddenAt(fs.upper, dir, "", &parent)
+	uid, gid, err := fs.ids(c)
+	if err != nil {
+		return err
+	}
+	var set SetAttr
+	if parent.Mode&unix.S_ISGID != 0 {
+		gid = parent.Gid
+		if st.Mode&unix.S_IFMT == unix.S_IFDIR {
+			set.Mask, set.Mode = SetMode, uint32(st.Mode)&0o7777|unix.S_ISGID
+		}
+	}
+	if !mayOverride(attr, uint32(st.Mode)) {
+		if _, err := fs.chownTo(pin{fd: fd, name: name}, int(uid), int(gid)); err != unix.EPERM {
+			return err
+		}
+		return nil // see changeAsMayBe
+	}
+	st.Uid, st.Gid = uid, gid
+	return fs.override(fd, name, &st, &set)
 }
 
 // reserved says whether a name means something else in a layer.

@@ -108,21 +108,15 @@ func (fs *FS) changeTimes(p pin, s *SetAttr) error {
 
 // chown reports whether the owner was set, and set-id bits gone with that.
 func (fs *FS) chown(p pin, s *SetAttr) (bool, error) {
-	uid, gid := -1, -1
-	if s.Mask&SetUID != 0 {
-		h, ok := toHost(fs.cfg.UIDMap, s.UID)
-		if !ok {
-			return false, unix.EINVAL
-		}
-		uid = int(h)
+	uid, gid, err := fs.stow(s)
+	if err != nil {
+		return false, err
 	}
-	if s.Mask&SetGID != 0 {
-		h, ok := toHost(fs.cfg.GIDMap, s.GID)
-		if !ok {
-			return false, unix.EINVAL
-		}
-		gid = int(h)
-	}
+	return fs.chownTo(p, uid, gid)
+}
+
+// chownTo stores an owner, -1: the one there is. Where all belongs to one there is nothing to give.
+func (fs *FS) chownTo(p pin, uid, gid int) (bool, error) {
 	if fs.cfg.SquashUID >= 0 {
 		uid = -1
 	}
@@ -146,7 +140,11 @@ func (fs *FS) changeOverride(p pin, s *SetAttr) error {
 		return fs.changeAsMayBe(p, s)
 	}
 	fs.overriddenAt(fs.upper, p.fd, p.name, &st)
-	if err := fs.override(p.fd, p.name, &st, s); err != nil {
+	set := *s
+	if mode := killSetID(uint32(st.Mode)); set.Mask&KillPriv != 0 && set.Mask&SetMode == 0 && st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		set.Mask, set.Mode = set.Mask|SetMode, mode
+	}
+	if err := fs.override(p.fd, p.name, &st, &set); err != nil {
 		return err
 	}
 	return fs.changeTimes(p, s)
