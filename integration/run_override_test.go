@@ -1,8 +1,16 @@
 package integration
 
 import (
+	"bytes"
+	"encoding/binary"
+	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
+	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/plyfs/plyfs/integration/harness"
 )
@@ -58,4 +66,72 @@ func TestMappedOwnersInAttributes(t *testing.T) {
 	if want := "a 1005:1006\nd/new 1007:1008\n5:6:0644" + "7:8:0644"; err != nil || string(out) != want {
 		t.Errorf("%v: %s", err, out)
 	}
+}
+
+// A mapping is for access lists as for owners.
+func TestMappedAccessLists(t *testing.T) {
+	harness.NeedRoot(t)
+	list := func(uid, gid uint32) []byte {
+		b := []byte{2, 0, 0, 0}
+		for _, e := range []struct {
+			tag, perm uint16
+			id        uint32
+		}{{1, 6, ^uint32(0)}, {2, 4, uid}, {4, 0, ^uint32(0)}, {8, 4, gid}, {0x10, 4, ^uint32(0)}, {0x20, 0, ^uint32(0)}} {
+			b = binary.LittleEndian.AppendUint16(b, e.tag)
+			b = binary.LittleEndian.AppendUint16(b, e.perm)
+			b = binary.LittleEndian.AppendUint32(b, e.id)
+		}
+		return b
+	}
+	l := harness.NewLayers(t, "f secret 1\nf partly 2\nf new 3\nd d")
+	open(t, l)
+	const attr = "system.posix_acl_access"
+	set := func(path, attr string, list []byte) error { return unix.Setxattr(path, attr, list, 0) }
+	want := func(path, attr string, list []byte) {
+		t.Helper()
+		buf := make([]byte, 100)
+		size, err := unix.Getxattr(path, attr, nil)
+		n, err2 := unix.Getxattr(path, attr, buf)
+		if err != nil || err2 != nil || size != n || !bytes.Equal(buf[:n], list) {
+			t.Errorf("%s: %v, %v, size %d\n%v, want\n%v", path, err, err2, size, buf[:max(n, 0)], list)
+		}
+	}
+	for _, err := range []error{set(l.Lowers[0]+"/secret", attr, list(5, 6)), set(l.Lowers[0]+"/partly", attr, list(5, 70000))} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	optioned(t, l, "uidmapping=0:1000:100,gidmapping=0:1000:100")
+	want(l.Mnt+"/secret", attr, list(1005, 1006))
+	want(l.Mnt+"/partly", attr, slices.Delete(list(1005, 0), 28, 36)) // nobody in the view is group 70000
+	for _, tt := range []struct {
+		uid, gid uint32
+		file     string
+		may      bool
+	}{{1005, 1099, "secret", true}, {1099, 1006, "secret", true}, {5, 6, "secret", false}, {1005, 1099, "partly", true}, {70000, 70000, "partly", false}} {
+		cmd := exec.Command("cat", filepath.Join(l.Mnt, tt.file))
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: tt.uid, Gid: tt.gid}}
+		if err := cmd.Run(); (err == nil) != tt.may {
+			t.Errorf("%d:%d reads %s: %v", tt.uid, tt.gid, tt.file, err)
+		}
+	}
+	if err := set(l.Mnt+"/new", attr, list(1007, 1008)); err != nil {
+		t.Error(err)
+	}
+	want(l.Upper+"/new", attr, list(7, 8))
+	if err := set(l.Mnt+"/new", attr, list(7, 8)); err != unix.EINVAL {
+		t.Errorf("a list with ids that have no mapping: %v", err)
+	}
+	const inherited = "system.posix_acl_default"
+	if err := set(l.Mnt+"/d", inherited, list(1007, 1008)); err != nil {
+		t.Error(err)
+	}
+	if err := makeAs(t, l.Mnt+"/d/f", 1000, 1000); err != nil {
+		t.Error(err)
+	}
+	want(l.Mnt+"/d/f", attr, list(1007, 1008))
+	want(l.Upper+"/d/f", attr, list(7, 8))
+	want(l.Upper+"/d", inherited, list(7, 8))
+	patch(t, l.Mnt+"/secret", 0, "X")
+	want(l.Upper+"/secret", attr, list(5, 6))
 }

@@ -213,11 +213,6 @@ func (fs *FS) room(up *layer.Dir, dir, stage int) (int, func(), error) {
 	return fd, done, nil
 }
 
-const (
-	aclAccess  = "system.posix_acl_access"
-	aclDefault = "system.posix_acl_default"
-)
-
 // tempName returns a fresh name in the work directory; "#" is how the kernel's begin too.
 func (fs *FS) tempName() string {
 	return "#p" + strconv.FormatUint(fs.temp.Add(1), 16)

@@ -36,12 +36,22 @@ func (fs *FS) mapOut(n *Node, a *Attr) {
 const overflowID = 65534
 
 func toView(m []IDRange, id uint32) uint32 {
-	for _, r := range m {
-		if id >= r.Host && id-r.Host < r.Count {
-			return r.View + (id - r.Host)
-		}
+	if v, ok := fromHost(m, id); ok {
+		return v
 	}
 	return overflowID
+}
+
+func fromHost(m []IDRange, id uint32) (uint32, bool) {
+	if m == nil {
+		return id, true
+	}
+	for _, r := range m {
+		if id >= r.Host && id-r.Host < r.Count {
+			return r.View + (id - r.Host), true
+		}
+	}
+	return 0, false
 }
 
 func toHost(m []IDRange, id uint32) (uint32, bool) {

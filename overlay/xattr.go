@@ -39,7 +39,7 @@ func (fs *FS) hiddenAttr(name string) bool {
 // Getxattr copies the value of an attribute into buf and returns its length, with an
 // empty buf the length only. ENODATA, ERANGE as getxattr(2).
 func (fs *FS) Getxattr(n *Node, name string, buf []byte) (int, error) {
-	if fs.cfg.NoACL && strings.HasPrefix(name, "system.posix_acl_") {
+	if fs.cfg.NoACL && strings.HasPrefix(name, aclPrefix) {
 		return 0, unix.EOPNOTSUPP
 	}
 	if fs.hiddenAttr(name) {
@@ -52,6 +52,9 @@ func (fs *FS) Getxattr(n *Node, name string, buf []byte) (int, error) {
 		return 0, err
 	}
 	defer p.done()
+	if fs.mapsACL(name) {
+		return fs.getACL(p, name, buf)
+	}
 	return layer.Getxattr(p.fd, p.name, fs.stored(name), buf)
 }
 
@@ -100,11 +103,17 @@ func (fs *FS) Setxattr(c *Caller, n *Node, name string, val []byte, flags int, k
 	if fs.upper == nil {
 		return errReadOnly
 	}
-	if fs.hiddenAttr(name) || fs.cfg.NoACL && strings.HasPrefix(name, "system.posix_acl_") {
+	if fs.hiddenAttr(name) || fs.cfg.NoACL && strings.HasPrefix(name, aclPrefix) {
 		return unix.EOPNOTSUPP
 	}
 	if err := fs.guarded(n, guardAppend|guardImmutable); err != nil {
 		return err
+	}
+	if fs.mapsACL(name) {
+		var err error
+		if val, err = fs.storedACL(val); err != nil {
+			return err
+		}
 	}
 	return fs.changeXattr(c, n, name, func(p pin) error {
 		if err := layer.Setxattr(p.fd, p.name, fs.stored(name), val, flags); err != nil {
