@@ -3,7 +3,6 @@ package integration
 import (
 	"bytes"
 	"encoding/binary"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
