@@ -38,7 +38,7 @@ func leavesNothing(t *testing.T, dir string) {
 
 func remains(t *testing.T, dir string) []string {
 	t.Helper()
-	left, _ := filepath.Glob(dir + "/plyfs-lab-*")
+	left, _ := filepath.Glob(dir + "/plyfs-*-*")
 	table, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		t.Fatal(err)
@@ -50,7 +50,7 @@ func remains(t *testing.T, dir string) []string {
 	}
 	environs, _ := filepath.Glob("/proc/[0-9]*/environ")
 	for _, path := range environs {
-		if b, err := os.ReadFile(path); err == nil && bytes.Contains(b, []byte("PLYFS_ROOT="+dir+"/plyfs-lab-")) {
+		if b, err := os.ReadFile(path); err == nil && bytes.Contains(b, []byte("PLYFS_ROOT="+dir+"/plyfs-")) {
 			comm, _ := os.ReadFile(filepath.Dir(path) + "/comm")
 			left = append(left, filepath.Dir(path)+" "+string(comm))
 		}

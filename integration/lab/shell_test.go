@@ -22,6 +22,8 @@ func TestNothingDone(t *testing.T) {
 		cmd := command(dir, e.Name)
 		cmd.Env = append(cmd.Env, "SHELL="+look(t, "true"))
 		x := harness.InTerminal(t, cmd, 24, 100)
+		x.Await("q ends the exercise: ")
+		x.Type("q\n")
 		x.Ends(1)
 		x.Await("goals not reached")
 		if out := x.Printed(); strings.Count(out, "  done  ") != 1 || !strings.Contains(out, "NOT DONE") || !strings.Contains(out, "Hint: ") {
@@ -47,6 +49,31 @@ func TestShell(t *testing.T) {
 		x.Await("Question: echo > mnt/new; rm mnt/new: does that leave a mark in the upper?\r\n  No.")
 		if out := x.Printed(); strings.Count(out, "  done  ") != 4 || !strings.Contains(out, "/.bin/plyfs") || strings.Count(out, "Try:") != 2 {
 			t.Errorf("%s: %s", shell, out)
+		}
+	}
+}
+
+// With goals left one can go back, to the work as it is; or hang up.
+func TestBackToTheShell(t *testing.T) {
+	shell := worker(t, "test -e upper/etc/hosts && { rm mnt/srv/app.conf; echo 1 > mnt/srv/app.conf; }; rm -f mnt/etc/hosts\n")
+	for _, hangUp := range []bool{false, true} {
+		cmd := command(desk(t), "whiteout")
+		cmd.Env = append(cmd.Env, "SHELL="+shell)
+		x := harness.InTerminal(t, cmd, 24, 100)
+		x.Await("q ends the exercise: ")
+		if out := x.Printed(); strings.Count(out, "  done  ") != 3 || strings.Count(out, "NOT DONE") != 1 {
+			t.Error(out)
+		}
+		if hangUp {
+			_ = cmd.Process.Signal(unix.SIGHUP)
+			x.Ends(1)
+			continue
+		}
+		x.Type("\n")
+		x.Ends(0)
+		x.Await("What happened")
+		if out := x.Printed(); strings.Count(out, "  done  ") != 7 {
+			t.Error(out)
 		}
 	}
 }
@@ -87,10 +114,13 @@ func TestInterruptedShell(t *testing.T) {
 	}
 }
 
-// Neither does an interrupt while the solution is shown, or a reader who has seen enough.
+// Neither does an interrupt while the solution is shown, or the demo, or a reader who has seen enough.
 func TestInterruptedSolution(t *testing.T) {
-	for _, sig := range []unix.Signal{unix.SIGINT, unix.SIGHUP, unix.SIGTERM, unix.SIGQUIT, unix.SIGPIPE} {
+	for i, sig := range []unix.Signal{unix.SIGINT, unix.SIGHUP, unix.SIGTERM, unix.SIGQUIT, unix.SIGPIPE, unix.SIGHUP, unix.SIGPIPE} {
 		cmd := command(desk(t), "--solve", "all")
+		if i > 4 {
+			cmd.Args = []string{cmd.Args[0], "demo"}
+		}
 		out, err := cmd.StdoutPipe()
 		if err != nil {
 			t.Fatal(err)
@@ -130,6 +160,8 @@ ln -s %s link
 chmod 0 image
 `, mine, mine)))
 	x := harness.InTerminal(t, cmd, 24, 100)
+	x.Await("q ends the exercise: ")
+	x.Type("\x04")
 	x.Ends(1)
 	if _, err := os.Stat(mine + "/mine"); err != nil {
 		t.Error(err)

@@ -26,6 +26,8 @@ type Result struct {
 	Question  string   `json:"question"`
 	Answer    string   `json:"answer"`
 	Directory string   `json:"directory,omitempty"` // that was kept
+
+	shown bool // the goals were, already
 }
 
 // Goal is a goal, reached or not.

@@ -21,13 +21,8 @@ const width = 84
 
 // Print writes a result for people.
 func (r *Result) Print(w io.Writer) {
-	fmt.Fprintf(w, "Goals of %s\n", r.Exercise)
-	for _, g := range r.Goals {
-		if g.Done {
-			fmt.Fprintf(w, "  done      %s\n", g.Text)
-		} else {
-			fmt.Fprintf(w, "  NOT DONE  %s\n%s", g.Text, prose("Hint: "+g.Hint, 12))
-		}
+	if !r.shown {
+		r.printGoals(w)
 	}
 	if r.NotDone() > 0 {
 		fmt.Fprintf(w, "\nAgain: plyfs lab %s. How it is done: plyfs lab --solve %s\n", r.Exercise, r.Exercise)
@@ -45,6 +40,17 @@ func (r *Result) Print(w io.Writer) {
 	fmt.Fprintf(w, "\n%s%s", prose("Question: "+r.Question, 0), prose(r.Answer, 2))
 	if r.Directory != "" {
 		fmt.Fprintf(w, "\nKept, and not mounted any more: %s\nRemove it with: rm -rf %s\n", r.Directory, r.Directory)
+	}
+}
+
+func (r *Result) printGoals(w io.Writer) {
+	fmt.Fprintf(w, "Goals of %s\n", r.Exercise)
+	for _, g := range r.Goals {
+		if g.Done {
+			fmt.Fprintf(w, "  done      %s\n", g.Text)
+		} else {
+			fmt.Fprintf(w, "  NOT DONE  %s\n%s", g.Text, prose("Hint: "+g.Hint, 12))
+		}
 	}
 }
 
