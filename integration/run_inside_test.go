@@ -41,7 +41,7 @@ func TestExplainSentences(t *testing.T) {
 		"big":        "/big (file)|blocks it does not have yet are read from the lower",
 		"small":      "/small (file)|all of it is copied",
 		"merged/no":  "/merged/no (no such name)|No layer has it.",
-		"opaque/old": "/opaque/old (no such name)",
+		"opaque/old": "/opaque/old (no such name)|what lower 2 has under that name is hidden with its directory",
 	} {
 		out := plyfs(t, "explain", m.Path(name))
 		for _, w := range strings.Split(want, "|") {

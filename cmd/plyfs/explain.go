@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"text/tabwriter"
 
 	"golang.org/x/sys/unix"
@@ -126,20 +127,24 @@ func explain(p place) (*explanation, error) {
 		return nil, err
 	}
 	e = explanation{Path: filepath.Join(dir.Path, name), Type: "no such name", Sentence: "No layer has it."}
-	deleted := ""
+	deleted, hidden := "", []string(nil)
 	for _, p := range dir.Layers {
 		if p.Part == "absent" || p.Part == "data" {
 			continue
 		}
+		shows := !strings.HasPrefix(p.Part, "hidden") // the directory does
 		host := filepath.Join(p.Dir, p.Name, name)
 		p.Name, p.Marks, p.Note = filepath.Join(p.Name, name), nil, ""
 		if p.isLayer() && isWhiteout(filepath.Dir(host), name) {
 			p.Part = "whiteout"
-			if deleted == "" {
+			if deleted == "" && shows {
 				deleted = p.label()
 			}
 		} else if what := kindOf(host); what != "" {
 			p.Part = "hidden " + what
+			if !shows {
+				hidden = append(hidden, p.label())
+			}
 		} else {
 			p.Part = "absent"
 		}
@@ -151,6 +156,8 @@ func explain(p place) (*explanation, error) {
 		}
 	} else if deleted != "" {
 		e.Sentence = fmt.Sprintf("It does not exist: %s has a whiteout, which hides the name in all layers below.", deleted)
+	} else if len(hidden) > 0 {
+		e.Sentence = fmt.Sprintf("It does not exist: what %s has under that name is hidden with its directory.", strings.Join(hidden, ", "))
 	}
 	return &e, nil
 }
