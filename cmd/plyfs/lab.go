@@ -94,7 +94,8 @@ func runExercises(exercises []*lab.Exercise, o lab.Options, asJSON bool) error {
 		}
 		r, err := lab.Run(e, o)
 		if errors.Is(err, lab.ErrMissing) {
-			r = &lab.Result{Exercise: e.Name, Title: e.Title, Skipped: err.Error()}
+			r = lab.NewResult(e)
+			r.Skipped = err.Error()
 			if len(exercises) == 1 {
 				failed = fmt.Errorf("lab: %s: %w", e.Name, err)
 			} else {

@@ -66,6 +66,11 @@ var meanings = map[string]string{
 	"plyfs":    "record of an unfinished copy: what is not here yet is in the lower file",
 }
 
+// NewResult returns a result with nothing in it.
+func NewResult(e *Exercise) *Result {
+	return &Result{Exercise: e.Name, Title: e.Title, Goals: []Goal{}, Upper: []Entry{}, CopyUps: []CopyUp{}}
+}
+
 // NotDone counts the goals that were not reached.
 func (r *Result) NotDone() int {
 	n := 0
@@ -79,7 +84,9 @@ func (r *Result) NotDone() int {
 
 // check looks at all goals. Before is the fingerprint of the layers as they were made.
 func (e *Exercise) check(s *state, before string) *Result {
-	r := &Result{Exercise: e.Name, Title: e.Title, CopyUps: s.copyUps, Rule: line(e.rule), Question: e.question, Answer: line(e.answer)}
+	r := NewResult(e)
+	r.Rule, r.Question, r.Answer = line(e.rule), e.question, line(e.answer)
+	r.CopyUps = append(r.CopyUps, s.copyUps...)
 	unchanged := goal{
 		text: "the lower layers are what they were",
 		hint: "change files only through the mount: layers that are mounted belong to the union",

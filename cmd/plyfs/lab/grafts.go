@@ -99,9 +99,10 @@ tmpfs changes nothing: the data is back with the next mount. Neither makes the i
 			}},
 	},
 	happened: says(`The tmpfs was over data, so nobody could reach the image's files by that path, and nothing that was
-written there came near a layer. With the mount it was gone. That is how a container is kept from an image's own data without another image.`),
-	rule: `The same is mount -t tmpfs over a directory of the overlay (docker run --tmpfs). What is beneath stays, unreachable, and its
-layer's whiteouts and marks do not count until the tmpfs is unmounted.`,
+written there came near a layer; it went with the mount. So a container can be kept from the image's own data without
+making another image.`),
+	rule: `The same is mount -t tmpfs over a directory of the overlay (docker run --tmpfs). What is beneath stays as it is,
+unreachable until the tmpfs is unmounted.`,
 }
 
 var volumeExercise = Exercise{

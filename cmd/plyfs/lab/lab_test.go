@@ -1,9 +1,12 @@
 package lab
 
 import (
+	"encoding/json"
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/plyfs/plyfs/cow"
 )
 
 // Every exercise has all its parts, in the usual width, under a name of its own.
@@ -60,6 +63,9 @@ func TestNothingDone(t *testing.T) {
 				t.Errorf("%s: no hint to %q", e.Name, g.Text)
 			}
 		}
+		if b, err := json.Marshal(r); err != nil || strings.Contains(string(b), "null") {
+			t.Errorf("%s: %v: %s", e.Name, err, b)
+		}
 		var out strings.Builder
 		r.Print(&out)
 		if r.NotDone() != len(e.goals) || strings.Count(out.String(), "NOT DONE") != len(e.goals) ||
@@ -109,5 +115,30 @@ func TestMarks(t *testing.T) {
 	}
 	if got := printable("\x00\xfb\x01"); got != "(3 bytes)" {
 		t.Error(got)
+	}
+}
+
+// Each kind of copy-up in a line, and the sum.
+func TestCopyUpsPrinted(t *testing.T) {
+	r := &Result{CopyUps: []CopyUp{
+		{"mnt", cow.Event{Path: "/etc", Cause: cow.CauseParent, Method: cow.MethodNone}},
+		{"mnt", cow.Event{Path: "/etc/a\nb", Cause: cow.CauseWrite, Method: cow.MethodLoop, BytesAsked: 3, BytesCopied: 20, FileBytes: 20}},
+		{"mnt", cow.Event{Path: "/big", Cause: cow.CauseChmod, Method: cow.MethodRange, FileBytes: 4 << 20}},
+		{"mnt", cow.Event{Path: "/big", Cause: cow.CauseComplete, Method: cow.MethodCopyRange, BytesCopied: 4 << 20, FileBytes: 4 << 20}},
+		{"two", cow.Event{Path: "/shared", Cause: cow.CauseWrite, Method: cow.MethodClone, BytesAsked: 1, FileBytes: 1024}},
+		{"two", cow.Event{Path: "/bad", Cause: cow.CauseWrite, Method: cow.MethodLoop, Err: "no space"}},
+	}}
+	var out strings.Builder
+	r.printCopyUps(&out)
+	want := `  mnt/etc       for something made below it  no data
+  mnt/etc/a\nb  for write of 3 B             20 B of 20 B copied
+  mnt/big       for chmod                    0 B of 4.0 MiB copied (by range)
+  mnt/big       completed                    4.0 MiB of 4.0 MiB copied
+  two/shared    for write of 1 B             1.0 KiB shared with the lower file (clone)
+  two/bad       for write                    failed: no space
+  6 in all                                   4.0 MiB copied
+`
+	if out.String() != want {
+		t.Errorf("%s", out.String())
 	}
 }

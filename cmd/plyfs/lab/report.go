@@ -94,9 +94,10 @@ func (r *Result) printCopyUps(w io.Writer) {
 	if len(r.CopyUps) == 0 {
 		fmt.Fprintln(t, "  nothing")
 	}
-	several := map[string]bool{}
+	several, bytes := map[string]bool{}, int64(0)
 	for _, ev := range r.CopyUps {
 		several[ev.Mount] = true
+		bytes += ev.BytesCopied
 	}
 	for i, ev := range r.CopyUps {
 		if i == mostCopyUps {
@@ -108,6 +109,9 @@ func (r *Result) printCopyUps(w io.Writer) {
 			path = ev.Mount + path
 		}
 		fmt.Fprintf(t, "  %s\t%s\n", text.OneLine(path), ev.sentence())
+	}
+	if len(r.CopyUps) > 1 {
+		fmt.Fprintf(t, "  %d in all\t\t%s copied\n", len(r.CopyUps), text.Bytes(bytes))
 	}
 }
 
