@@ -79,7 +79,7 @@ func runBench(c *command, args []string) error {
 
 // measure measures, on a filesystem that is made for it if one is named.
 func measure(ctx context.Context, cell *rig.Cell, fstype string, peers []*rig.Peer, o bench.Options) (rep *bench.Report, err error) {
-	at := bench.Place{Dir: cell.Scratch}
+	at := bench.Place{Dir: cell.Scratch, User: !cell.Root}
 	if fstype != "" {
 		if !cell.Root {
 			return nil, errors.New("--filesystem needs root: it mounts an image")

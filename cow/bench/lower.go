@@ -15,8 +15,9 @@ const (
 	// strangersLayer is the lowest layer of all: small files that no case changes, below strangers.
 	strangersLayer = "lower-strangers"
 	strangers      = "strangers"
-	strangersCount = 4000
 )
+
+var strangersCount = 4000 // tests have fewer
 
 func strangerName(dir string, i int) string {
 	return filepath.Join(dir, strangers, fmt.Sprintf("s%05d", i))

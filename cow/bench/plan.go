@@ -63,7 +63,7 @@ func (o *Options) plan(filesystem string, apart bool, peers []*rig.Peer) ([]*job
 			}
 		}
 		if n := len(j.peers); n > 0 {
-			j.warm, j.all, j.errs = make([]samples, n), make([]samples, n), make([]error, n)
+			j.warm, j.counted, j.errs = make([]samples, n), make([]samples, n), make([]error, n)
 			jobs = append(jobs, j)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/plyfs/plyfs/cow/bench/rig"
@@ -33,7 +34,7 @@ type Report struct {
 	Filesystem string      `json:"filesystem"`
 	Rounds     int         `json:"rounds"` // at most: see Options.Deadline
 	Peers      []string    `json:"peers"`
-	Missing    []string    `json:"missing,omitempty"` // peers that are not here, and why
+	Missing    []string    `json:"missing,omitempty"` // peers and cases that were left out, and why
 	Results    []*Result   `json:"results"`
 	Verdicts   []Verdict   `json:"targets,omitempty"`
 }
@@ -61,8 +62,11 @@ func Run(ctx context.Context, at Place, peers []*rig.Peer, o Options) (*Report, 
 	if err != nil {
 		return nil, err
 	}
+	if at.User {
+		jobs = rep.withoutRoot(jobs)
+	}
 	if jobs = rep.choose(jobs, peers); len(jobs) == 0 {
-		return nil, fmt.Errorf("nothing to measure: %v", rep.Missing)
+		return nil, fmt.Errorf("nothing to measure: %s", strings.Join(rep.Missing, "; "))
 	}
 	r := &runner{Place: at, made: map[string]bool{}}
 	err = r.all(ctx, jobs, &o)
@@ -79,6 +83,28 @@ func Run(ctx context.Context, at Place, peers []*rig.Peer, o Options) (*Report, 
 		err = &Interrupted{complete, len(jobs)}
 	}
 	return rep, err
+}
+
+// withoutRoot leaves out the jobs that need root.
+func (rep *Report) withoutRoot(jobs []*job) []*job {
+	var groups []string
+	jobs = slices.DeleteFunc(jobs, func(j *job) bool {
+		if !j.Cold && j.Case.all == nil {
+			return false
+		}
+		name := j.Group
+		if j.Case.all != nil { // of a group of which the others do not need it
+			name = j.title()
+		}
+		if !slices.Contains(groups, name) {
+			groups = append(groups, name)
+		}
+		return true
+	})
+	for _, g := range groups {
+		rep.Missing = append(rep.Missing, g+": needs root")
+	}
+	return jobs
 }
 
 // choose leaves out the peers that cannot be used here, and the jobs that have no other.
@@ -106,7 +132,7 @@ type job struct {
 	*Case
 	peers         []*rig.Peer
 	first, rounds int       // round 0 warms up
-	warm, all     []samples // of round 0, and of the others, by peer; of complete rounds
+	warm, counted []samples // of round 0, and of the others, by peer; of complete rounds
 	errs          []error
 	measured      bool // at least one round is complete
 }
@@ -195,7 +221,7 @@ func (r *runner) round(ctx context.Context, j *job, round int, late, timed bool,
 		}
 		step()
 	}
-	into := j.all
+	into := j.counted
 	if round == 0 {
 		into = j.warm
 	}
@@ -224,7 +250,7 @@ func (j *job) results() []*Result {
 	}
 	var out []*Result
 	for i, p := range j.peers {
-		all := j.all[i]
+		all := j.counted[i]
 		warm := len(all.latency) == 0
 		if warm {
 			all = j.warm[i]

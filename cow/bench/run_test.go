@@ -14,6 +14,8 @@ import (
 	"github.com/plyfs/plyfs/cow/bench/rig"
 )
 
+func init() { strangersCount = 100 }
+
 // plains are peers that need no mount, under these names.
 func plains(names ...string) []*rig.Peer {
 	var out []*rig.Peer
@@ -190,6 +192,24 @@ func TestNothingToMeasure(t *testing.T) {
 	}
 	// A peer that is not here is no fault of the options, but nothing either.
 	if _, err := Run(context.Background(), Place{Dir: t.TempDir()}, []*rig.Peer{rig.Plyfs("plyfs", "/nonexistent")}, small(t)); err == nil || !strings.Contains(err.Error(), "/nonexistent") {
+		t.Errorf("%v", err)
+	}
+}
+
+// What needs root is left out for others, with one line.
+func TestWithoutRoot(t *testing.T) {
+	o := small(t)
+	match := o.Match
+	o.Match = func(name string) bool { return match(name) || name == "many small files: chown -R" }
+	rep, err := Run(context.Background(), Place{Dir: t.TempDir(), User: true}, plains("plain"), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"cold caches, write 1 byte: needs root", "many small files: chown -R: needs root"}; !slices.Equal(rep.Missing, want) || len(rep.Results) != 3 {
+		t.Errorf("%q, %q", rep.Missing, counts(rep))
+	}
+	o.Custom, o.Match = &Custom{Patterns: []string{"chown"}}, nil
+	if _, err := Run(context.Background(), Place{Dir: t.TempDir(), User: true}, plains("plain"), o); err == nil || !strings.Contains(err.Error(), "nothing to measure: chown -R: 1 MiB: needs root") {
 		t.Errorf("%v", err)
 	}
 }

@@ -19,6 +19,8 @@ type Place struct {
 	Dir   string     // on the filesystem of the upper
 	Image *rig.Image // that filesystem if it is one of rig's, else nil
 	Apart string     // a directory on another filesystem; empty for none
+	// User says that we are not root: caches cannot be emptied there, nor owners changed.
+	User bool
 }
 
 var dropCaches = rig.DropCaches // tests do without

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -137,6 +138,9 @@ func Kernel(name string, options ...string) *Peer {
 	return &Peer{
 		Name: name,
 		check: func() error {
+			if slices.Contains(options, "metacopy=on") && !initialUser() {
+				return errors.New("the kernel takes metacopy=on from root only")
+			}
 			b, err := os.ReadFile("/proc/filesystems")
 			if err == nil && !strings.Contains(string(b), "\toverlay\n") {
 				if exec.Command("modprobe", "overlay").Run() != nil {
