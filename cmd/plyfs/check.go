@@ -12,18 +12,19 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/plyfs/plyfs/cow"
+	"github.com/plyfs/plyfs/layer/store/userns"
 	"github.com/plyfs/plyfs/overlay/fusefs"
 	"github.com/plyfs/plyfs/whiteout"
 )
 
 var checkCmd = command{
 	name:  "check",
-	args:  "MOUNTPOINT | LAYER...",
+	args:  "MOUNTPOINT | CONTAINER | LAYER ...",
 	short: "look at every mark in a layer, and say which make no sense",
 	long: `LAYER is a directory that is or was the upper or a lower directory of a mount, MOUNTPOINT
-stands for all layers of a live one. With --work, what a killed mount left in the work
-directory is listed too. Nothing is changed. The exit code is 1 if something is wrong;
-notes alone are not.`,
+stands for all layers of a live one, CONTAINER for those of a container, which need not run, and
+its work directory. With --work, what a killed mount left in the work directory is listed too. Nothing is
+changed. The exit code is 1 if something is wrong; notes alone are not.`,
 	run: runCheck,
 }
 
@@ -44,41 +45,41 @@ type layerReport struct {
 
 func runCheck(c *command, args []string) error {
 	f := c.flags()
+	root := storeFlag(f)
 	work := f.String("work", "", "also look at this work `dir`ectory")
 	asJSON := f.Bool("json", false, "print JSON")
 	if err := c.parse(f, args, 1, -1); err != nil {
 		return err
 	}
-	var reports []*layerReport
-	for _, dir := range f.Args() {
-		layers := []string{dir}
-		var st mountStat
-		switch err := ask(at(dir), fusefs.CtlStat, &st); {
-		case err == nil && st.Union.Daemon.PID != 0:
-			d := &st.Union.Daemon
-			layers = slices.Concat(d.Lowers, d.DataLowers)
-			if d.Upper != "" {
-				layers = append([]string{d.Upper}, layers...)
-			}
-		case err == nil:
-			return fmt.Errorf("%s: only root and the owner of the mount may ask that", dir)
-		case !errors.Is(err, errNoMount):
-			return err
-		}
-		for _, l := range layers {
-			r, err := checkLayer(l)
-			if err != nil {
-				return err
-			}
-			reports = append(reports, r)
-		}
+	list, err := findSubjects(*root, f.Args())
+	if err != nil {
+		return err
 	}
-	if *work != "" {
-		r, err := checkWork(*work)
+	var reports []*layerReport
+	add := func(r *layerReport, err error) error {
+		reports = append(reports, r)
+		return err
+	}
+	for _, s := range list {
+		layers, err := s.layers()
 		if err != nil {
 			return err
 		}
-		reports = append(reports, r)
+		for _, l := range layers {
+			if err := add(checkLayer(l)); err != nil {
+				return err
+			}
+		}
+		if s.box != nil {
+			if err := add(checkWork(s.store.ContainerPath(s.box, "work"))); err != nil {
+				return err
+			}
+		}
+	}
+	if *work != "" {
+		if err := add(checkWork(*work)); err != nil {
+			return err
+		}
 	}
 	wrong := 0
 	for _, r := range reports {
@@ -100,6 +101,39 @@ func runCheck(c *command, args []string) error {
 		return fmt.Errorf("check: %d marks make no sense", wrong)
 	}
 	return nil
+}
+
+// layers returns the layers of a container or a mount, topmost first; what is neither is one.
+func (s *subject) layers() (layers []string, err error) {
+	if s.box != nil {
+		if err := userns.Enter(); err != nil { // there are files of others among them
+			return nil, err
+		}
+		img, err := s.store.Image(s.box.Image)
+		if err != nil {
+			return nil, fmt.Errorf("container %s: %w", s.box.Name, err)
+		}
+		return append([]string{s.store.ContainerPath(s.box, "upper")}, img.LayerDirs()...), nil
+	}
+	layers = []string{s.arg}
+	err = s.in(func(p place) error {
+		var st mountStat
+		switch err := ask(p, fusefs.CtlStat, &st); {
+		case errors.Is(err, errNoMount):
+			return nil
+		case err != nil:
+			return err
+		case st.Union.Daemon.PID == 0:
+			return fmt.Errorf("%s: only root and the owner of the mount may ask that", p.name)
+		}
+		d := &st.Union.Daemon
+		layers = slices.Concat(d.Lowers, d.DataLowers)
+		if d.Upper != "" {
+			layers = append([]string{d.Upper}, layers...)
+		}
+		return nil
+	})
+	return layers, err
 }
 
 func (r *layerReport) print() {

@@ -46,7 +46,7 @@ func runCommit(c *command, args []string) error {
 	}
 	ctx, stop := interruptible()
 	defer stop()
-	session, done, err := viewOf(s, box)
+	session, done, err := viewOf(s, box, keepShow)
 	if err != nil {
 		return fmt.Errorf("commit %s: %w", box.Name, err)
 	}
@@ -64,8 +64,8 @@ func runCommit(c *command, args []string) error {
 }
 
 // viewOf returns a connection with the keeper of a container; one that does not run gets a keeper
-// that only shows the view, until done.
-func viewOf(s *store.Store, c *store.Container) (session *keeper.Session, done func(), err error) {
+// for that purpose, which only shows the view, until done.
+func viewOf(s *store.Store, c *store.Container, purpose string) (session *keeper.Session, done func(), err error) {
 	if st, err := s.State(c); err == nil && st.Status == store.Stopping {
 		if err := waitGone(s, c); err != nil {
 			return nil, nil, err
@@ -82,7 +82,7 @@ func viewOf(s *store.Store, c *store.Container) (session *keeper.Session, done f
 		return nil, nil, err
 	}
 	defer null.Close()
-	if session, err = startKeeper(s, c, [3]*os.File{null, null, null}, keepShow); err != nil {
+	if session, err = startKeeper(s, c, [3]*os.File{null, null, null}, purpose); err != nil {
 		return nil, nil, err
 	}
 	if err := session.Started(); err != nil {
@@ -90,9 +90,7 @@ func viewOf(s *store.Store, c *store.Container) (session *keeper.Session, done f
 		return nil, nil, err
 	}
 	return session, func() {
-		if session.Stop(0, false) == nil {
-			session.WaitGone() // until somebody else can have it
-		}
+		session.Done()
 		session.Close()
 	}, nil
 }

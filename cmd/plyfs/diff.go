@@ -13,10 +13,11 @@ import (
 
 var diffCmd = command{
 	name:  "diff",
-	args:  "MOUNTPOINT",
+	args:  "MOUNTPOINT | CONTAINER",
 	short: "list what the upper changes: A added, C changed, D deleted",
 	long: `A changed directory is listed before what changed in it. What a bind, volume or tmpfs
-hides is listed as one name; what is in them is no change of the upper.`,
+hides is listed as one name; what is in them is no change of the upper.
+` + containerArgument + ` It need not run.`,
 	run: runDiff,
 }
 
@@ -28,23 +29,27 @@ type change struct {
 
 func runDiff(c *command, args []string) error {
 	f := c.flags()
+	root := storeFlag(f)
 	asJSON := f.Bool("json", false, "print JSON")
 	if err := c.parse(f, args, 1, 1); err != nil {
 		return err
 	}
-	root := at(f.Arg(0))
-	about, below, err := mountOf(root)
+	return c.on(f, *root, keepLook, func(p place) error { return printDiff(p, *asJSON) })
+}
+
+func printDiff(p place, asJSON bool) error {
+	about, below, err := mountOf(p)
 	if err != nil {
 		return err
 	}
 	if about.Upper == "" {
-		return fmt.Errorf("%s: the mount has no upper, and so no changes", root.name)
+		return fmt.Errorf("%s: the mount has no upper, and so no changes", p.name)
 	}
 	changes := []change{}
-	if err := changesIn(root, below, &changes); err != nil {
+	if err := changesIn(p, below, &changes); err != nil {
 		return err
 	}
-	if *asJSON {
+	if asJSON {
 		return printJSON(changes)
 	}
 	for _, ch := range changes {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -16,11 +17,12 @@ import (
 
 var explainCmd = command{
 	name:  "explain",
-	args:  "PATH...",
+	args:  "PATH | CONTAINER:PATH ...",
 	short: "say which layer a file comes from, and why",
 	long: `Of a name that does not exist it says which layer deleted it. With --json one PATH gives
 an object, and several an array of those that could be explained; what went wrong with the
-others is on standard error, and the exit code is 1.`,
+others is on standard error, and the exit code is 1.
+` + containerFile,
 	run: runExplain,
 }
 
@@ -55,13 +57,19 @@ func (p *part) isLayer() bool { return p.Role == "upper" || p.Role == "lower" ||
 
 func runExplain(c *command, args []string) error {
 	f := c.flags()
+	root := storeFlag(f)
 	asJSON := f.Bool("json", false, "print JSON")
 	if err := c.parse(f, args, 1, -1); err != nil {
 		return err
 	}
-	found := []*explanation{}
-	err := eachName(f.Args(), "explain", func(path string) error {
-		e, err := explain(at(path))
+	list, err := findSubjects(*root, f.Args())
+	if err != nil {
+		return err
+	}
+	found, i := []*explanation{}, 0
+	err = eachName(f.Args(), "explain", func(string) error {
+		i++
+		e, err := list[i-1].explain()
 		if err != nil {
 			return err
 		}
@@ -83,6 +91,34 @@ func runExplain(c *command, args []string) error {
 		return printJSON(found[0])
 	}
 	return err
+}
+
+// explain explains a path or a file in a container.
+func (s *subject) explain() (e *explanation, err error) {
+	if s.box == nil || s.dir != "" {
+		err = s.in(func(p place) error {
+			e, err = explain(p)
+			return err
+		})
+		return e, err
+	}
+	read, write, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	said := make(chan []byte)
+	go func() {
+		b, _ := io.ReadAll(read) // ends with the last writer; what is missing is no JSON
+		read.Close()
+		said <- b
+	}()
+	err = s.through(keepLook, write, []string{"explain", "--json", "--", s.arg})
+	write.Close()
+	b := <-said
+	if err == nil {
+		err = json.Unmarshal(b, &e)
+	}
+	return e, err
 }
 
 func printExplanation(w io.Writer, e *explanation) {

@@ -35,6 +35,7 @@ const (
 const (
 	keepRun  = "run"  // the command of the container
 	keepShow = "show" // the view alone, without what is mounted into it
+	keepLook = "look" // the same, and nothing is to be changed
 )
 
 // startKeeper starts the daemon of a container, and returns the connection with it. files are the standard
@@ -88,7 +89,7 @@ func keep(args []string) error {
 	signal.Notify(make(chan os.Signal, 1), unix.SIGHUP, unix.SIGPIPE)
 	s, err := store.Open(args[0])
 	if err == nil {
-		err = keepContainer(s, args[1], args[2] == keepShow, conn, files)
+		err = keepContainer(s, args[1], args[2], conn, files)
 	}
 	if err != nil {
 		_ = conn.Send(&keeper.Message{Error: err.Error(), Code: cell.CodeFailed})
@@ -96,7 +97,7 @@ func keep(args []string) error {
 	return err
 }
 
-func keepContainer(s *store.Store, name string, show bool, conn *keeper.Conn, files [3]*os.File) error {
+func keepContainer(s *store.Store, name, purpose string, conn *keeper.Conn, files [3]*os.File) error {
 	c, err := s.Container(name)
 	if err != nil {
 		return err
@@ -130,9 +131,12 @@ func keepContainer(s *store.Store, name string, show bool, conn *keeper.Conn, fi
 	merged := s.ContainerPath(c, "merged")
 	srv := &service{mountpoint: merged, stamp: true}
 	srv.relay = func(text string) { _ = conn.Send(&keeper.Message{Say: text}) }
-	k := &keeper.Keeper{Store: s, Container: c, Log: srv.say}
-	if show {
+	k := &keeper.Keeper{Store: s, Container: c, Log: srv.say, Look: looker(s, c)}
+	if purpose != keepRun {
 		srv.options = layersOf(s, c, img)
+		if purpose == keepLook {
+			srv.options.ReadOnly, srv.options.NoSettle, srv.options.SettleBudget = true, true, -1
+		}
 		k.Pack = packer(s, c, nil)
 	} else if err := prepareRun(s, c, img, srv, k); err != nil {
 		return err

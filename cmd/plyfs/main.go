@@ -86,6 +86,8 @@ func dispatch(argv []string) error {
 		return keep(args[1:])
 	case packName:
 		return pack(args[1:])
+	case lookName:
+		return look(args[1:])
 	}
 	if c := findCommand(args[0]); c != nil {
 		return c.run(c, args[1:])

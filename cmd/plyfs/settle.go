@@ -13,12 +13,13 @@ import (
 
 var settleCmd = command{
 	name:  "settle",
-	args:  "MOUNTPOINT",
+	args:  "MOUNTPOINT | CONTAINER",
 	short: "complete the files of which only a range was copied up",
 	long: `A write to a large lower file copies only the range it touches; the rest follows when
 the mount is idle, or at unmount, or now. Afterwards the upper can be used without the
 lower directories' old contents, and by the kernel's overlayfs. --json tells how many files
-and bytes were to be completed, and how many files still are.`,
+and bytes were to be completed, and how many files still are.
+` + containerArgument + ` It need not run.`,
 	run: runSettle,
 }
 
@@ -31,15 +32,22 @@ type settled struct {
 
 func runSettle(c *command, args []string) error {
 	f := c.flags()
+	root := storeFlag(f)
 	quiet := f.BoolP("quiet", "q", false, "no progress")
 	asJSON := f.Bool("json", false, "print JSON, and no progress")
 	if err := c.parse(f, args, 1, 1); err != nil {
 		return err
 	}
-	p := at(f.Arg(0))
-	if !*asJSON {
+	return c.on(f, *root, keepShow, func(p place) error {
+		if *asJSON {
+			return settleJSON(p)
+		}
 		return settle(p, !*quiet)
-	}
+	})
+}
+
+// settleJSON settles, and prints what there was to do.
+func settleJSON(p place) error {
 	before, err := askCore(p)
 	if err != nil {
 		return err

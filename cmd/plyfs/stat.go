@@ -14,21 +14,26 @@ import (
 
 var statCmd = command{
 	name:  "stat",
-	args:  "MOUNTPOINT",
+	args:  "MOUNTPOINT | CONTAINER",
 	short: "show what the kernel asked of a mount, and what was copied up",
 	long: `The numbers are of requests since the mount, by kind. What the kernel answered from its
-own caches is no request. Asking for the numbers does not change them.`,
+own caches is no request. Asking for the numbers does not change them.
+` + containerArgument + ` It must run or be mounted.`,
 	run: runStat,
 }
 
 func runStat(c *command, args []string) error {
 	f := c.flags()
+	root := storeFlag(f)
 	asJSON := f.Bool("json", false, "print JSON")
 	if err := c.parse(f, args, 1, 1); err != nil {
 		return err
 	}
-	p := at(f.Arg(0))
-	if *asJSON {
+	return c.on(f, *root, "", func(p place) error { return printStat(p, *asJSON) })
+}
+
+func printStat(p place, asJSON bool) error {
+	if asJSON {
 		var all any
 		if err := ask(p, fusefs.CtlStat, &all); err != nil {
 			return err

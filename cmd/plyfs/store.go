@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 
@@ -43,7 +44,9 @@ func eachName(names []string, what string, f func(name string) error) error {
 			if len(names) == 1 {
 				return err
 			}
-			fmt.Fprintln(os.Stderr, "plyfs: "+oneLine(err.Error()))
+			if code := exitCode(0); !errors.As(err, &code) { // else it was said
+				fmt.Fprintln(os.Stderr, "plyfs: "+oneLine(err.Error()))
+			}
 			failed++
 		}
 	}

@@ -15,8 +15,9 @@ import (
 
 var treeCmd = command{
 	name:  "tree",
-	args:  "DIRECTORY",
+	args:  "DIRECTORY | CONTAINER[:PATH]",
 	short: "list a directory of a mount, with the layer of each name, deleted ones too",
+	long:  containerFile,
 	run:   runTree,
 }
 
@@ -31,21 +32,24 @@ type branch struct {
 
 func runTree(c *command, args []string) error {
 	f := c.flags()
+	root := storeFlag(f)
 	depth := f.IntP("level", "L", -1, "go down only so many levels")
 	asJSON := f.Bool("json", false, "print JSON")
 	if err := c.parse(f, args, 1, 1); err != nil {
 		return err
 	}
-	b, err := grow(at(f.Arg(0)), *depth)
-	if err != nil {
-		return err
-	}
-	if *asJSON {
-		return printJSON(b)
-	}
-	fmt.Printf("%s  [%s]\n", oneLine(b.Name), b.From)
-	printBranches(b.Children, "")
-	return nil
+	return c.on(f, *root, keepLook, func(p place) error {
+		b, err := grow(p, *depth)
+		if err != nil {
+			return err
+		}
+		if *asJSON {
+			return printJSON(b)
+		}
+		fmt.Printf("%s  [%s]\n", oneLine(b.Name), b.From)
+		printBranches(b.Children, "")
+		return nil
+	})
 }
 
 // grow reads the tree at p, depth levels deep (below 0: all of it). Its root has the name that the user gave it.

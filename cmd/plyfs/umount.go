@@ -11,33 +11,41 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/plyfs/plyfs/layer/store"
 	"github.com/plyfs/plyfs/overlay/fusefs"
 )
 
 var umountCmd = command{
 	name:  "umount",
-	args:  "MOUNTPOINT...",
+	args:  "MOUNTPOINT | CONTAINER ...",
 	short: "end a mount and wait until its upper is complete",
 	long: `Partly copied files are completed first. When the command returns, the daemon is
 gone and the layers can be used for something else. A mount whose daemon died is
-taken away.`,
+taken away. A container that is mounted (plyfs mount --container) is known by its name, too.`,
 	run: runUmount,
 }
 
 func runUmount(c *command, args []string) error {
 	f := c.flags()
+	root := storeFlag(f)
 	lazy := f.BoolP("lazy", "l", false, "take it out of sight at once, also while it is in use")
 	if err := c.parse(f, args, 1, -1); err != nil {
 		return err
 	}
-	var errs []error
-	for _, point := range f.Args() {
-		errs = append(errs, umount(point, *lazy))
-	}
-	if err := errors.Join(errs...); err != nil {
-		return err
-	}
-	return nil
+	return eachName(f.Args(), "umount", func(arg string) error {
+		s, err := findSubject(*root, arg)
+		switch {
+		case err != nil:
+			return err
+		case s.box == nil:
+			return umount(arg, *lazy)
+		case s.state.Status == store.Mounted:
+			return umount(s.state.Mountpoint, *lazy)
+		case s.state.Status.Live():
+			return fmt.Errorf("container %s is running: plyfs stop %s ends that", s.box.Name, s.box.Name)
+		}
+		return fmt.Errorf("container %s is not mounted", s.box.Name)
+	})
 }
 
 func umount(point string, lazy bool) error {

@@ -18,10 +18,11 @@ import (
 
 var watchCmd = command{
 	name:  "watch",
-	args:  "MOUNTPOINT",
+	args:  "MOUNTPOINT | CONTAINER",
 	short: "print each copy-up as it happens",
 	long: `One line per copy-up: when, which file, why and by whom, from which layer, how, and what
-it cost. End it with ^C, or by unmounting.`,
+it cost. End it with ^C, or by unmounting.
+` + containerArgument + ` It must run or be mounted.`,
 	run: runWatch,
 }
 
@@ -31,11 +32,16 @@ const watchEvery = 100 * time.Millisecond
 
 func runWatch(c *command, args []string) error {
 	f := c.flags()
+	root := storeFlag(f)
 	asJSON := f.Bool("json", false, "print one JSON object per line")
 	if err := c.parse(f, args, 1, 1); err != nil {
 		return err
 	}
-	p := at(f.Arg(0))
+	return c.on(f, *root, "", func(p place) error { return watch(p, *asJSON) })
+}
+
+// watch prints the copy-ups of a mount until its end.
+func watch(p place, asJSON bool) error {
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, unix.SIGINT, unix.SIGTERM)
 	go func() { // not between two questions: a daemon that is stuck never answers
@@ -61,7 +67,7 @@ func runWatch(c *command, args []string) error {
 				fmt.Fprintf(os.Stderr, "plyfs: %d copy-ups were too many at a time to be shown\n", ev.Seq-seen-1)
 			}
 			seen = ev.Seq
-			if err := showEvent(&ev, *asJSON); err != nil {
+			if err := showEvent(&ev, asJSON); err != nil {
 				return nil // nobody reads any more
 			}
 		}

@@ -20,6 +20,7 @@ type Failure struct {
 	Text    string
 	Running bool // it runs already
 	Stuck   bool // it does not end
+	Ending  bool // the keeper is about to end
 }
 
 func (f *Failure) Error() string { return f.Text }
@@ -27,9 +28,10 @@ func (f *Failure) Error() string { return f.Text }
 // Is makes a Failure match store.ErrRunning.
 func (f *Failure) Is(target error) bool { return f.Running && target == store.ErrRunning }
 
-func failureOf(m *Message) *Failure { return &Failure{m.Code, m.Error, m.Running, m.Stuck} }
+func failureOf(m *Message) *Failure { return &Failure{m.Code, m.Error, m.Running, m.Stuck, m.Ending} }
 
-var errGone = &Failure{Code: cell.CodeFailed, Text: "the container's daemon was killed, and the command with it"}
+// ErrGone is why there is no answer of a keeper that is there no more.
+var ErrGone = &Failure{Code: cell.CodeFailed, Ending: true, Text: "the container's daemon was killed, and the command with it"}
 
 // Session is the side of the keeper's client.
 type Session struct {
@@ -86,12 +88,42 @@ func (s *Session) Pack(to *os.File, pause bool) error {
 	return s.conn.Send(&Message{Op: opPack, Pause: pause}, to)
 }
 
+// Look starts a process that looks at the view, with these descriptors; [Session.Wait] returns its exit code. An
+// error of type *Failure says why it does not run.
+func (s *Session) Look(args []string, stdio [3]*os.File) error {
+	if err := s.conn.Send(&Message{Op: opLook, Args: args}, stdio[:]...); err != nil && !errors.Is(err, unix.EPIPE) {
+		return err
+	}
+	for {
+		m, files, err := s.conn.Receive()
+		if err != nil {
+			return ErrGone
+		}
+		closeAll(files)
+		switch {
+		case m.Looks:
+			return nil
+		case m.Error != "":
+			return failureOf(m)
+		case m.Say != "":
+			s.Say(m.Say)
+		}
+	}
+}
+
+// Done says that the view is not needed any more. If nobody else needs it, it waits until it is gone.
+func (s *Session) Done() {
+	if s.conn.Send(&Message{Op: opDone}) == nil {
+		s.WaitGone()
+	}
+}
+
 // Started waits until the command runs. An error of type *Failure says why it does not.
 func (s *Session) Started() error {
 	for {
 		m, files, err := s.conn.Receive()
 		if err != nil {
-			return errGone
+			return ErrGone
 		}
 		switch {
 		case m.Ready:
@@ -103,7 +135,7 @@ func (s *Session) Started() error {
 		case m.Error != "":
 			return failureOf(m)
 		case m.Exit != nil: // of a container that ended meanwhile
-			return &Failure{Code: cell.CodeFailed, Text: "the container has just ended"}
+			return &Failure{Code: cell.CodeFailed, Ending: true, Text: "the container has just ended"}
 		case m.Say != "":
 			s.Say(m.Say)
 		}
@@ -116,7 +148,7 @@ func (s *Session) Wait() (int, error) {
 	for {
 		m, files, err := s.conn.Receive()
 		if err != nil {
-			return 0, errGone
+			return 0, ErrGone
 		}
 		closeAll(files)
 		switch {

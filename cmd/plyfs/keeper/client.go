@@ -2,6 +2,7 @@ package keeper
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"time"
@@ -18,6 +19,9 @@ type client struct {
 	attached bool // wants to know when the command runs
 	waits    bool // wants to know when it has ended
 	stops    bool // and waits because it has asked for that
+
+	looks   bool        // its signals are for what looks
+	looking *os.Process // while it runs
 }
 
 // add takes the connection of the process that started us: it is attached already.
@@ -43,7 +47,7 @@ func (k *Keeper) accept(socket int) {
 		k.mu.Lock()
 		if k.ended {
 			k.mu.Unlock()
-			c.send(&Message{Error: "the container has just ended", Code: cell.CodeFailed})
+			c.send(&Message{Error: "the container has just ended", Code: cell.CodeFailed, Ending: true})
 			c.conn.Close()
 			continue
 		}
@@ -75,17 +79,7 @@ func (c *client) serve() {
 				c.send(notRunning)
 			}
 		case opSignal:
-			c.k.mu.Lock()
-			command := c.k.command
-			if command == nil {
-				c.k.early = append(c.k.early, unix.Signal(m.Signal))
-			}
-			c.k.mu.Unlock()
-			if command != nil {
-				if err := command.Signal(unix.Signal(m.Signal)); err != nil {
-					c.k.Log("%v", err)
-				}
-			}
+			c.signal(unix.Signal(m.Signal))
 		case opStop:
 			c.k.mu.Lock()
 			c.waits, c.stops = true, true
@@ -95,13 +89,42 @@ func (c *client) serve() {
 			if len(files) == 1 {
 				c.pack(files[0], m.Pause)
 			}
+		case opLook:
+			if len(files) == 3 {
+				c.look(m.Args, [3]*os.File{files[0], files[1], files[2]})
+				continue
+			}
+		case opDone:
+			c.done()
 		case opExec:
 			if len(files) == 3 && m.Spec != nil {
 				c.exec(m, [3]*os.File{files[0], files[1], files[2]})
 				return
 			}
+		default:
+			c.send(&Message{Error: fmt.Sprintf("the container's daemon does not know the request %q: it is of another version", m.Op), Code: cell.CodeFailed})
 		}
 		closeAll(files)
+	}
+}
+
+// signal hands a signal on to what it is meant for.
+func (c *client) signal(sig unix.Signal) {
+	k := c.k
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	var err error
+	switch {
+	case c.looking != nil:
+		err = c.looking.Signal(sig)
+	case c.looks:
+	case k.command == nil:
+		k.early = append(k.early, sig)
+	default:
+		err = k.command.Signal(sig)
+	}
+	if err != nil {
+		k.Log("%v", err)
 	}
 }
 
@@ -111,16 +134,18 @@ func (c *client) leave() {
 	c.k.mu.Lock()
 	_, was := c.k.clients[c]
 	delete(c.k.clients, c)
+	if c.looking != nil {
+		_ = c.looking.Kill()
+	}
 	command := c.k.command
 	drain := was && c.attached && command != nil && command.Terminal() != nil && !c.k.ended
 	for other := range c.k.clients {
 		drain = drain && !other.attached
 	}
-	last := c.k.Runtime == nil && len(c.k.clients) == 0
-	c.k.mu.Unlock()
-	if last {
+	if c.k.Runtime == nil && len(c.k.clients) == 0 {
 		c.k.end()
 	}
+	c.k.mu.Unlock()
 	c.conn.Close()
 	if drain {
 		go c.k.drain(command.Terminal())

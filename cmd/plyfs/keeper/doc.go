@@ -19,10 +19,14 @@
 //	stop              stop the container; answered when it has ended, or does not end
 //	pack              write the writable layer, as an archive, to the descriptor that comes along;
 //	                  answered when that is done
+//	look              run a process that looks at the view; answered when that has ended, and ends with the
+//	                  connection
+//	done              the view is not needed any more; the connection ends, with the keeper if that was only
+//	                  needed for the view
 //
-// A container that does not run gets a keeper too while it is packed. That one runs no
-// command, writes down no state, and ends with its first connection.
+// A container that does not run gets a keeper too while it is packed or looked at. That one runs no
+// command, writes down no state, and ends with its last connection.
 //
-// On the first two a signal message hands a signal to the command. The end of the
-// connection is the end of the interest, not of the command.
+// On the first two a signal message hands a signal to the command, and after look to the process that looks. The
+// end of the connection is the end of the interest, not of the command.
 package keeper

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"os/signal"
 	"sync"
 	"time"
@@ -49,11 +50,14 @@ type Keeper struct {
 	Log       func(format string, args ...any)
 	// Pack writes the writable layer to a file, as an archive; the view is there.
 	Pack func(to *os.File) error
+	// Look returns the command that looks at the view, as args say.
+	Look func(args []string) *exec.Cmd
 
 	quit      chan struct{} // closed by end: the view is to be taken away
 	quitOnce  sync.Once
-	begun     chan struct{} // closed when the command was started, or nobody will
+	begun     chan struct{} // closed when the command was started, or the view is there, or nobody will
 	begunOnce sync.Once
+	looks     sync.WaitGroup // processes that look; none is added once ended is set
 
 	mu      sync.Mutex
 	state   store.State
@@ -79,9 +83,6 @@ const killTimeout = 5 * time.Second
 // standard input, output and error; they are closed.
 func (k *Keeper) Run(first *Conn, stdio [3]*os.File, mount Mounter, release func()) error {
 	k.quit, k.begun = make(chan struct{}), make(chan struct{})
-	if k.Runtime == nil {
-		k.hasBegun()
-	}
 	k.clients = map[*client]bool{}
 	if k.Runtime != nil {
 		if err := k.note(store.State{Status: store.Starting, Daemon: os.Getpid(), Started: now()}); err != nil {
@@ -234,6 +235,7 @@ func (k *Keeper) finish(mountErr error, release func()) error {
 		k.Log("%v", err)
 	}
 	release()
+	defer k.awaitLooks()
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for c := range k.clients {

@@ -21,10 +21,12 @@ type Message struct {
 	Timeout int        `json:"timeout,omitempty"` // stop: seconds until SIGKILL; below zero for ever
 	Discard bool       `json:"discard,omitempty"` // stop: the container will be removed, complete nothing
 	Pause   bool       `json:"pause,omitempty"`   // pack: nothing in the container runs meanwhile
+	Args    []string   `json:"args,omitempty"`    // look; with the three standard descriptors
 
 	// Answers.
 	Say   string `json:"say,omitempty"`   // a line for the user
 	Ready bool   `json:"ready,omitempty"` // the command runs; with the master of its terminal
+	Looks bool   `json:"looks,omitempty"` // what looks was started
 	Error string `json:"error,omitempty"` // why it does not; Code is the exit code for it
 	Code  int    `json:"code,omitempty"`
 	Exit  *int   `json:"exit,omitempty"` // the command has ended
@@ -32,6 +34,8 @@ type Message struct {
 	Running bool `json:"running,omitempty"`
 	// Stuck, with Error: the command does not end, whatever it is sent.
 	Stuck bool `json:"stuck,omitempty"`
+	// Ending, with Error: the keeper is about to end; another one may do it.
+	Ending bool `json:"ending,omitempty"`
 }
 
 // Words of Message.Op.
@@ -41,6 +45,8 @@ const (
 	opSignal = "signal"
 	opStop   = "stop"
 	opPack   = "pack"
+	opLook   = "look"
+	opDone   = "done"
 )
 
 // maxMessage bounds a packet; the kernel's own limit for them is not much above.
