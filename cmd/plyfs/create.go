@@ -205,6 +205,7 @@ func runCreate(c *command, args []string) error {
 	var o containerFlags
 	f := c.flags()
 	o.add(f)
+	asJSON := f.Bool("json", false, "print JSON")
 	if err := c.parse(f, args, 1, -1); err != nil {
 		return err
 	}
@@ -216,6 +217,5 @@ func runCreate(c *command, args []string) error {
 	if err != nil {
 		return err
 	}
-	fmt.Println(box.Name)
-	return nil
+	return printEntry(s, box, *asJSON)
 }

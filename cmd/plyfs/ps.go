@@ -69,18 +69,63 @@ func listContainers(s *store.Store, all bool) ([]psEntry, error) {
 	}
 	entries := []psEntry{}
 	for _, c := range list {
-		st, err := s.State(c)
-		if errors.Is(err, store.ErrNotFound) {
-			continue
-		}
+		e, err := entryOf(s, c)
 		if err != nil {
 			return nil, err
 		}
-		if all || st.Status.Live() {
-			entries = append(entries, psEntry{c, st, s.ContainerPath(c, "upper"), s.ContainerPath(c, "merged")})
+		if e.State != nil && (all || e.State.Status.Live()) {
+			entries = append(entries, e)
 		}
 	}
 	return entries, nil
+}
+
+// entryOf returns a container with its state, which one has not that was removed meanwhile.
+func entryOf(s *store.Store, c *store.Container) (psEntry, error) {
+	st, err := s.State(c)
+	if errors.Is(err, store.ErrNotFound) {
+		st, err = nil, nil
+	}
+	return psEntry{c, st, s.ContainerPath(c, "upper"), s.ContainerPath(c, "merged")}, err
+}
+
+// printEntry prints what was made of a container: its name, or all of it.
+func printEntry(s *store.Store, c *store.Container, asJSON bool) error {
+	if !asJSON {
+		fmt.Println(c.Name)
+		return nil
+	}
+	e, err := entryOf(s, c)
+	if err != nil {
+		return err
+	}
+	return printJSON(e)
+}
+
+// report is what a command says of the containers that it was given: each one's name as soon as it is done, or with --json
+// all of them at the end, in one array.
+type report struct {
+	json    bool
+	store   *store.Store
+	entries []psEntry
+}
+
+func (r *report) add(c *store.Container) error {
+	if !r.json {
+		fmt.Println(c.Name)
+		return nil
+	}
+	e, err := entryOf(r.store, c)
+	r.entries = append(r.entries, e)
+	return err
+}
+
+// end is to be called with the error of the command.
+func (r *report) end(err error) error {
+	if r.json {
+		err = errors.Join(printJSON(r.entries), err)
+	}
+	return err
 }
 
 func shortCommand(args []string) string {

@@ -20,6 +20,7 @@ func runRemove(c *command, args []string) error {
 	root := storeFlag(f)
 	force := f.BoolP("force", "f", false, "kill a running one first; no error for one that does not exist")
 	volumes := f.BoolP("volumes", "v", false, "remove its anonymous volumes too")
+	asJSON := f.Bool("json", false, "print JSON")
 	if err := c.parse(f, args, 1, -1); err != nil {
 		return err
 	}
@@ -27,20 +28,38 @@ func runRemove(c *command, args []string) error {
 	if err != nil {
 		return err
 	}
-	return eachName(f.Args(), "rm", func(name string) error {
+	return removeEach(f.Args(), "rm", *asJSON, func(name string) (bool, error) {
 		box, err := s.ContainerToRemove(name)
 		if *force && errors.Is(err, store.ErrNotFound) {
-			return nil
+			return false, nil
 		}
 		if err != nil {
-			return err
+			return false, err
 		}
-		if err := removeContainer(s, box, *force, *volumes); err != nil {
+		return true, removeContainer(s, box, *force, *volumes)
+	})
+}
+
+// removeEach runs remove for every name and prints those that it removed: each as soon as it is gone, or in one array of
+// JSON.
+func removeEach(names []string, what string, asJSON bool, remove func(name string) (bool, error)) error {
+	gone := []string{}
+	err := eachName(names, what, func(name string) error {
+		removed, err := remove(name)
+		switch {
+		case err != nil || !removed:
 			return err
+		case asJSON:
+			gone = append(gone, name)
+		default:
+			fmt.Println(name)
 		}
-		fmt.Println(name)
 		return nil
 	})
+	if asJSON {
+		return errors.Join(printJSON(gone), err)
+	}
+	return err
 }
 
 // removeContainer removes a container; with force it is killed first.

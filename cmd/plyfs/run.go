@@ -35,8 +35,12 @@ func runRun(c *command, args []string) error {
 	f := c.flags()
 	o.add(f)
 	detach := f.BoolP("detach", "d", false, "leave it running and print its name")
+	asJSON := f.Bool("json", false, "with --detach: print JSON")
 	if err := c.parse(f, args, 1, -1); err != nil {
 		return ours(err)
+	}
+	if *asJSON && !*detach {
+		return ours(usagef("run: --json is for --detach; else what the command prints is printed"))
 	}
 	s, err := openStore(*o.root)
 	if err != nil {
@@ -51,7 +55,7 @@ func runRun(c *command, args []string) error {
 		_ = s.UndoCreate(box) // its daemon did not come so far as to do it
 	}
 	if err == nil && *detach {
-		fmt.Println(box.Name)
+		err = printEntry(s, box, *asJSON)
 	}
 	return ours(err)
 }

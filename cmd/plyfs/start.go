@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
 
 	"github.com/plyfs/plyfs/layer/store"
 )
@@ -21,12 +20,16 @@ func runStart(c *command, args []string) error {
 	root := storeFlag(f)
 	attach := f.BoolP("attach", "a", false, "wait for the command, with standard output and error")
 	stdin := f.BoolP("interactive", "i", false, "with standard input, too")
+	asJSON := f.Bool("json", false, "print JSON")
 	if err := c.parse(f, args, 1, -1); err != nil {
 		return err
 	}
 	o := startOptions{attach: *attach || *stdin, stdin: *stdin}
 	if f.NArg() > 1 && o.attach {
 		return usagef("start: --attach takes one container")
+	}
+	if *asJSON && o.attach {
+		return usagef("start: --json is not for --attach: what the command prints is printed")
 	}
 	s, err := openStore(*root)
 	if err != nil {
@@ -35,6 +38,7 @@ func runStart(c *command, args []string) error {
 		}
 		return err
 	}
+	said := &report{json: *asJSON, store: s, entries: []psEntry{}}
 	err = eachName(f.Args(), "start", func(name string) error {
 		box, err := s.Container(name)
 		if err != nil {
@@ -48,14 +52,14 @@ func runStart(c *command, args []string) error {
 			}
 		}
 		if err == nil && !o.attach {
-			fmt.Println(box.Name)
+			err = said.add(box)
 		}
 		return err
 	})
 	if o.attach {
 		return ours(err)
 	}
-	return err
+	return said.end(err)
 }
 
 // awaitRunning waits for the command of a container that is live; false if it ended, or only showed its view to a commit.

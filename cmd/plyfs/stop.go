@@ -26,6 +26,7 @@ func runStop(c *command, args []string) error {
 	f := c.flags()
 	root := storeFlag(f)
 	timeout := f.IntP("time", "t", 10, "`seconds` until SIGKILL; -1: never")
+	asJSON := f.Bool("json", false, "print JSON")
 	if err := c.parse(f, args, 1, -1); err != nil {
 		return err
 	}
@@ -33,7 +34,8 @@ func runStop(c *command, args []string) error {
 	if err != nil {
 		return err
 	}
-	return eachName(f.Args(), "stop", func(name string) error {
+	said := &report{json: *asJSON, store: s, entries: []psEntry{}}
+	return said.end(eachName(f.Args(), "stop", func(name string) error {
 		box, err := s.Container(name)
 		if err != nil {
 			return err
@@ -41,9 +43,8 @@ func runStop(c *command, args []string) error {
 		if err := stop(s, box, *timeout, false); err != nil {
 			return err
 		}
-		fmt.Println(box.Name)
-		return nil
-	})
+		return said.add(box)
+	}))
 }
 
 // stop ends a container and waits until its daemon has tidied up. One that does not run is

@@ -58,6 +58,7 @@ func runVolumeCreate(c *command, args []string) error {
 	root := storeFlag(f)
 	labels := f.StringArrayP("label", "l", nil, "`KEY=VALUE` to remember with it; may be repeated")
 	name := f.String("name", "", "`NAME`, as the argument")
+	asJSON := f.Bool("json", false, "print JSON")
 	if err := c.parse(f, args, 0, 1); err != nil {
 		return err
 	}
@@ -76,8 +77,14 @@ func runVolumeCreate(c *command, args []string) error {
 		return err
 	}
 	v, _, err := s.CreateVolume(*name, pairs)
+	if err == nil && *asJSON {
+		v, err = s.Volume(v.Name) // with its users
+	}
 	if err != nil {
 		return err
+	}
+	if *asJSON {
+		return printJSON(v)
 	}
 	fmt.Println(v.Name)
 	return nil
@@ -158,6 +165,7 @@ func runVolumeRemove(c *command, args []string) error {
 	f := c.flags()
 	root := storeFlag(f)
 	force := f.BoolP("force", "f", false, "no error for one that does not exist")
+	asJSON := f.Bool("json", false, "print JSON")
 	if err := c.parse(f, args, 1, -1); err != nil {
 		return err
 	}
@@ -165,12 +173,8 @@ func runVolumeRemove(c *command, args []string) error {
 	if err != nil {
 		return err
 	}
-	return eachName(f.Args(), "volume rm", func(name string) error {
-		if err := s.RemoveVolume(name, *force); err != nil {
-			return err
-		}
-		fmt.Println(name)
-		return nil
+	return removeEach(f.Args(), "volume rm", *asJSON, func(name string) (bool, error) {
+		return true, s.RemoveVolume(name, *force)
 	})
 }
 

@@ -1,0 +1,76 @@
+package container
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// What prints names prints JSON, too: a container or volume that was made as an object, what several were asked for as
+// one array.
+func TestJSON(t *testing.T) {
+	c := store(t)
+	defer c.Do("rm", "-f", "one", "two")
+	type entry struct {
+		Name  string
+		State struct{ Status string }
+	}
+	read := func(into any, args string) {
+		t.Helper()
+		out := c.Do(strings.Fields(args)...)
+		if err := json.Unmarshal([]byte(out), into); err != nil {
+			t.Fatalf("%s: %v: %s", args, err, out)
+		}
+	}
+	entries := func(status, args string, names ...string) {
+		t.Helper()
+		var list []entry
+		read(&list, args)
+		var got []string
+		for _, e := range list {
+			got = append(got, e.Name)
+			if e.State.Status != status {
+				t.Errorf("%s: %s is %s", args, e.Name, e.State.Status)
+			}
+		}
+		if diff := cmp.Diff(names, got); diff != "" {
+			t.Errorf("%s: %s", args, diff)
+		}
+	}
+	var one entry
+	read(&one, "create --json --name one app:v1 sleep 1000")
+	if one.Name != "one" || one.State.Status != "created" {
+		t.Errorf("create: %+v", one)
+	}
+	read(&one, "run -d --json --name two app:v1 sleep 1000")
+	if one.Name != "two" || one.State.Status != "running" {
+		t.Errorf("run -d: %+v", one)
+	}
+	entries("running", "start --json one two", "one", "two")
+	entries("exited", "stop --json -t 0 one two", "one", "two")
+	var names []string
+	read(&names, "rm --json one two")
+	if diff := cmp.Diff([]string{"one", "two"}, names); diff != "" {
+		t.Errorf("rm: %s", diff)
+	}
+	read(&names, "rm -f --json one")
+	if len(names) > 0 {
+		t.Errorf("rm of nothing: %q", names)
+	}
+	var volume struct {
+		Name  string
+		Users []string
+	}
+	read(&volume, "volume create --json -l a=b vv")
+	if volume.Name != "vv" || volume.Users == nil {
+		t.Errorf("volume create: %+v", volume)
+	}
+	read(&names, "volume rm --json vv")
+	if diff := cmp.Diff([]string{"vv"}, names); diff != "" {
+		t.Errorf("volume rm: %s", diff)
+	}
+	c.Ends(125, "run", "--json", "app:v1", "true")
+	c.Ends(2, "start", "--json", "-a", "one")
+}
