@@ -1,6 +1,7 @@
 package overlay
 
 import (
+	"fmt"
 	"os"
 	"strings"
 
@@ -50,6 +51,31 @@ func (fs *FS) findOverrides() {
 			}
 		}
 	}
+}
+
+// tryOverride refuses an upper whose objects cannot have the attribute that was asked for: none could be made.
+func (fs *FS) tryOverride() error {
+	attr, instead := whiteout.OverrideStatUser, ""
+	switch fs.cfg.XattrPermissions {
+	case 0:
+		return nil
+	case 1:
+		attr, instead = whiteout.OverrideStatPrivileged, "; use xattr_permissions=2"
+	}
+	fd, err := fs.stage.FD()
+	if err != nil {
+		return failure(fs.cfg.Work, "cannot open the staging directory in it", err)
+	}
+	defer fs.stage.Done()
+	name := fs.tempName()
+	if err := layer.Mkdir(fd, name, 0o700); err != nil {
+		return failure(fs.cfg.Work, "cannot make a directory in it", err)
+	}
+	defer func() { _ = layer.Rmdir(fd, name) }()
+	if err := layer.Setxattr(fd, name, attr, []byte("0:0:0700"), 0); err != nil {
+		return refusal(fs.cfg.Upper, fmt.Sprintf("owners cannot be kept in %s here (%v)%s", attr, err, instead), Errno(err))
+	}
+	return nil
 }
 
 // rootOverride returns the first of names that the root of t has, otherwise what.

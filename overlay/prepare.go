@@ -72,7 +72,10 @@ func (fs *FS) openUpper() error {
 	if fs.can, err = layer.Probe(fs.stage, fs.cfg.UserXattr == On); err != nil {
 		return failure(c.Work, "cannot find out what its filesystem can do", err)
 	}
-	return fs.chooseNamespace()
+	if err := fs.chooseNamespace(); err != nil {
+		return err
+	}
+	return fs.tryOverride()
 }
 
 // clearACL takes the access lists from the staging directory, which it has from the directory that the user gave: what is
@@ -105,6 +108,10 @@ func (fs *FS) chooseNamespace() error {
 		if !fs.can.XattrUser {
 			fs.degraded.Store(true)
 		}
+	}
+	if fs.ns == whiteout.User && fs.cfg.Metacopy == On {
+		fs.cfg.Metacopy = Auto
+		fs.cfg.logf("%s: marks are user attributes, with which the kernel reads no metadata-only files: metacopy=on has no effect", fs.cfg.Upper)
 	}
 	if fs.degraded.Load() {
 		fs.cfg.logf("%s: no extended attributes here: renaming merged directories is EXDEV, inode numbers and hard links do not outlive copy-up", fs.cfg.Upper)

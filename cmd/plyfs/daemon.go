@@ -38,11 +38,23 @@ func serveAsDaemon(o *mountopt.Options, mountpoint string) error {
 
 // serveHere serves in this process, with messages to standard error.
 func serveHere(o *mountopt.Options, mountpoint string) error {
+	s := &service{options: o, mountpoint: mountpoint, stamp: o.Log != ""}
+	if o.Log == "" {
+		return s.serve(func() error { return nil })
+	}
+	// Why it failed is said to whoever started it, too.
+	terminal, err := unix.FcntlInt(2, unix.F_DUPFD_CLOEXEC, 3)
+	if err == nil {
+		defer func() { _ = unix.Dup2(terminal, 2) }()
+	}
 	if err := logTo(o.Log); err != nil {
 		return err
 	}
-	s := &service{options: o, mountpoint: mountpoint, stamp: o.Log != ""}
-	return s.serve(func() error { return nil })
+	if err := s.serve(func() error { return nil }); err != nil {
+		s.say("%s", oneLine(err.Error()))
+		return err
+	}
+	return nil
 }
 
 // logTo makes a file, if one is named, standard error.

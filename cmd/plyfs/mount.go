@@ -60,7 +60,7 @@ func runMount(c *command, args []string) error {
 	}
 	f.VarP(&valueFlag{"options", o.Parse}, "options", "o", "mount options, between commas; may be repeated; see plyfs help options")
 	f.StringVar(&o.Log, "log", "", "`file` for the daemon's messages (default: $PLYFS_LOG, or none)")
-	foreground := f.BoolP("foreground", "f", false, "stay until unmounted, with messages on standard error")
+	foreground := f.BoolP("foreground", "f", false, "stay until unmounted, with messages on standard error if no log is named")
 	f.BoolVarP(&o.Verbose, "verbose", "v", false, "say more")
 	if err := c.parse(f, args, 1, 1); err != nil {
 		return err

@@ -106,6 +106,9 @@ func (s *session[N]) handshake(c *conn) error {
 		if s.opt.Mode == Passthrough && !s.neg.passthrough {
 			return fmt.Errorf("mode passthrough: this kernel has no FUSE passthrough (Linux 6.9, CONFIG_FUSE_PASSTHROUGH)")
 		}
+		if s.opt.Mode == Passthrough && !c.mayBack() {
+			return fmt.Errorf("mode passthrough: the kernel takes files from root of the machine only; use mode cached")
+		}
 		return nil
 	}
 }

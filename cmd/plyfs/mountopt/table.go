@@ -141,9 +141,9 @@ func mountRows(t map[string]row) {
 		"ro":          {func(o *Options) *bool { return &o.ReadOnly }, true, "read-only, even with an upper"},
 		"rw":          {func(o *Options) *bool { return &o.ReadOnly }, false, "writable, if there is an upper (the default)"},
 		"nosuid":      {func(o *Options) *bool { return &o.NoSuid }, true, "set-id bits have no effect"},
-		"suid":        {func(o *Options) *bool { return &o.NoSuid }, false, "set-id bits count (the default for root)"},
+		"suid":        {func(o *Options) *bool { return &o.NoSuid }, false, "set-id bits count (the default for root; others cannot have it)"},
 		"nodev":       {func(o *Options) *bool { return &o.NoDev }, true, "device files have no effect"},
-		"dev":         {func(o *Options) *bool { return &o.NoDev }, false, "device files work (the default for root)"},
+		"dev":         {func(o *Options) *bool { return &o.NoDev }, false, "device files work (the default for root; others cannot have it)"},
 		"noexec":      {func(o *Options) *bool { return &o.NoExec }, true, "nothing can be executed"},
 		"exec":        {func(o *Options) *bool { return &o.NoExec }, false, "programs can be executed (the default)"},
 		"noatime":     {func(o *Options) *bool { return &o.NoAtime }, true, "reading changes no access times"},
@@ -153,7 +153,7 @@ func mountRows(t map[string]row) {
 	}
 	t["fsname"] = row{value: true, form: "NAME", text: "the first column of /proc/mounts", set: func(o *Options, v string) error { o.Source = Unescape(v); return nil }}
 	for _, name := range []string{"context", "fscontext", "defcontext", "rootcontext"} {
-		t[name] = row{value: true, form: "LABEL", text: "SELinux label, for the kernel", set: func(o *Options, v string) error {
+		t[name] = row{value: true, form: "LABEL", text: "SELinux label, for the kernel (root)", set: func(o *Options, v string) error {
 			o.Context = append(o.Context, name+"="+v)
 			return nil
 		}}
