@@ -39,6 +39,8 @@ func runUmount(c *command, args []string) error {
 			return err
 		case s.box == nil:
 			return umount(arg, *lazy)
+		case s.dir != "" && s.dir != s.state.Mountpoint:
+			return fmt.Errorf("container %s is mounted at %s in another mount namespace: unmount it there, or send SIGTERM to process %d", s.box.Name, s.state.Mountpoint, s.state.Daemon)
 		case s.state.Status == store.Mounted:
 			return umount(s.state.Mountpoint, *lazy)
 		case s.state.Status.Live():

@@ -225,6 +225,46 @@ func TestLookAtMountedContainers(t *testing.T) {
 	})
 }
 
+// Nor does it matter which mount namespace has the view.
+func TestLookIntoOtherNamespaces(t *testing.T) {
+	harness.NeedTool(t, "unshare")
+	c := store(t)
+	elsewhere := func(args ...string) {
+		t.Helper()
+		cmd := c.Command(args...)
+		there := exec.Command("unshare", append([]string{"--mount", "--propagation", "private", cmd.Path}, args...)...)
+		there.Env = cmd.Env
+		if out, err := there.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	c.Do("run", "--name", "old", "app:v1", "touch", "/note")
+	defer c.Do("rm", "-f", "old", "live")
+	elsewhere("run", "-d", "--name", "live", "app:v1", "sh", "-c", "touch /note; while :; do sleep 0.05; done")
+	elsewhere("mount", "--container", "old", harness.Dir(t))
+	await(t, "the file of the running one", func() bool { return c.Do("diff", "live") == "A /note\n" })
+	c.Want("A /note\n", "diff", "old")
+	if out := c.Do("explain", "live:/note", "old:/note"); strings.Count(out, "The upper has it") != 2 {
+		t.Errorf("explain: %s", out)
+	}
+	c.Fails("in another mount namespace", "umount", "old")
+	var list []struct {
+		Name  string
+		State struct{ Daemon int }
+	}
+	if err := json.Unmarshal([]byte(c.Do("ps", "--json")), &list); err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range list {
+		if e.Name == "old" {
+			if err := unix.Kill(e.State.Daemon, unix.SIGTERM); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	await(t, "the end of the mount", func() bool { return !strings.Contains(c.Do("ps"), "mounted") })
+}
+
 // plyfs watch of a container ends with it, or when the user has enough, of which the container's command does not
 // hear; and what looks ends with who asked for it.
 func TestWatchContainers(t *testing.T) {
