@@ -2,13 +2,17 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
+	"golang.org/x/term"
 
 	"github.com/plyfs/plyfs/layer/image"
 	"github.com/plyfs/plyfs/layer/store"
@@ -76,8 +80,17 @@ func runImageLoad(c *command, args []string) error {
 	if err != nil {
 		return err
 	}
+	if slices.Contains(f.Args(), "-") && term.IsTerminal(int(os.Stdin.Fd())) {
+		return usagef("image load: an archive does not come from a terminal; name a file, or use < FILE")
+	}
 	return l.each(f.Args(), func(ctx context.Context, s *store.Store, path string) (*image.Source, error) {
-		return image.Open(ctx, path, image.OpenOptions{Platform: p, Temp: s.Path("staging"), Plain: *plain})
+		src, err := image.Open(ctx, path, image.OpenOptions{Platform: p, Temp: s.Path("staging"), Plain: *plain})
+		if err == nil && src.Kind == image.RootDir {
+			if err = apart(s, path); err != nil {
+				src.Close()
+			}
+		}
+		return src, err
 	})
 }
 
@@ -93,8 +106,28 @@ func runImagePull(c *command, args []string) error {
 		return err
 	}
 	return l.each(f.Args(), func(ctx context.Context, _ *store.Store, ref string) (*image.Source, error) {
+		if _, err := store.ParseReference(ref); err != nil {
+			return nil, err
+		}
 		return image.Pull(ctx, ref, image.PullOptions{Platform: p, PlainHTTP: *plain})
 	})
+}
+
+// apart refuses a directory that has the store in it: it would be loaded into itself.
+func apart(s *store.Store, path string) error {
+	dir, err1 := filepath.EvalSymlinks(path)
+	root, err2 := filepath.EvalSymlinks(s.Root())
+	if errors.Join(err1, err2) != nil {
+		return nil // whoever opens it says why
+	}
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return err
+	}
+	if rel, err := filepath.Rel(dir, root); err == nil && rel != ".." && !strings.HasPrefix(rel, "../") {
+		return fmt.Errorf("%s: the store, %s, is in it and would be loaded into itself: use --root with one elsewhere", path, s.Root())
+	}
+	return nil
 }
 
 // each brings in the images of every source, and prints them.
@@ -145,6 +178,11 @@ func (l *loadFlags) add(ctx context.Context, s *store.Store, in *image.Image, so
 	if *l.name != "" {
 		names = []string{*l.name}
 	}
+	for _, n := range names {
+		if _, err := store.ParseReference(n); err != nil {
+			return nil, fmt.Errorf("%w; --name gives it another", err)
+		}
+	}
 	o := store.AddOptions{Names: names, Source: source}
 	var bar *layerProgress
 	if !*l.quiet && !*l.json {
@@ -157,6 +195,9 @@ func (l *loadFlags) add(ctx context.Context, s *store.Store, in *image.Image, so
 	}
 	if err != nil {
 		return nil, err
+	}
+	if here := image.Host(); *l.platform == "" && img.Arch != "" && !here.Runs(img.OS, img.Arch, img.Variant) {
+		fmt.Fprintf(os.Stderr, "plyfs: warning: image %s is for %s, and this machine is %s\n", img.Name(), platformText(img), here)
 	}
 	switch {
 	case *l.json:

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/plyfs/plyfs/layer/store"
@@ -38,13 +39,22 @@ func runImageRm(c *command, args []string) error {
 	if err != nil {
 		return err
 	}
-	return eachName(f.Args(), "image rm", func(ref string) error {
+	all := store.Removed{Names: []string{}, Images: []string{}, Layers: []string{}}
+	err = eachName(f.Args(), "image rm", func(ref string) error {
 		r, err := s.RemoveImage(ref, *force)
-		if err != nil {
+		if r == nil {
 			return err
 		}
-		return printRemoved(r, *asJSON)
+		all.Add(r)
+		if !*asJSON {
+			printRemoved(r)
+		}
+		return err
 	})
+	if *asJSON {
+		err = errors.Join(printJSON(&all), err)
+	}
+	return err
 }
 
 func runImagePrune(c *command, args []string) error {
@@ -63,13 +73,14 @@ func runImagePrune(c *command, args []string) error {
 	if err != nil {
 		return err
 	}
-	return printRemoved(r, *asJSON)
-}
-
-func printRemoved(r *store.Removed, asJSON bool) error {
-	if asJSON {
+	if *asJSON {
 		return printJSON(r)
 	}
+	printRemoved(r)
+	return nil
+}
+
+func printRemoved(r *store.Removed) {
 	for _, n := range r.Names {
 		fmt.Println("name", n)
 	}
@@ -82,7 +93,6 @@ func printRemoved(r *store.Removed, asJSON bool) error {
 	if len(r.Layers) > 0 {
 		fmt.Println(bytesText(r.Size), "removed")
 	}
-	return nil
 }
 
 func runImageTag(c *command, args []string) error {

@@ -26,6 +26,11 @@ func runImageSave(c *command, args []string) error {
 	if *out == "-" && term.IsTerminal(int(os.Stdout.Fd())) {
 		return usagef("image save: an archive does not belong on a terminal; use -o FILE.tar")
 	}
+	for _, end := range []string{".gz", ".tgz", ".zst", ".xz", ".bz2"} {
+		if strings.HasSuffix(*out, end) {
+			return usagef("image save: %s would be a directory: an archive ends in .tar, and its layers are compressed already", *out)
+		}
+	}
 	s, err := openStore(*root)
 	if err != nil {
 		return err

@@ -39,7 +39,7 @@ func openFiles(ctx context.Context, f files, name string, o OpenOptions) (*Sourc
 		return nil, fmt.Errorf("OCI image layout: index.json: %w", err)
 	}
 	s := &Source{Kind: Layout, files: f}
-	for _, group := range groups(index.Manifests, name) {
+	for _, group := range groups(index.Manifests, name, o.Platform.Asked) {
 		d, err := choose(group.list, o.Platform)
 		if err != nil {
 			return nil, err
@@ -63,8 +63,9 @@ type group struct {
 }
 
 // groups sorts an index by name: what has the same name differs in the platform. Without
-// names all of it is one image for several platforms.
-func groups(list []v1.Descriptor, fallback string) []*group {
+// names all of it is one image for several platforms; what has neither name nor platform is an image of its own, unless
+// one for a platform is wanted.
+func groups(list []v1.Descriptor, fallback string, asked bool) []*group {
 	var out []*group
 	byName := map[string]*group{}
 	for _, d := range list {
@@ -73,6 +74,10 @@ func groups(list []v1.Descriptor, fallback string) []*group {
 		}
 		name := nameOf(&d, fallback)
 		g := byName[name]
+		if name == "" && d.Platform == nil && !asked {
+			out = append(out, &group{list: []v1.Descriptor{d}})
+			continue
+		}
 		if g == nil {
 			g = &group{name: name}
 			byName[name] = g

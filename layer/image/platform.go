@@ -89,6 +89,9 @@ func (p *Platform) fitness(os, arch, variant string) int {
 	return 0
 }
 
+// Runs reports whether an image for that platform runs on p.
+func (p *Platform) Runs(os, arch, variant string) bool { return p.fitness(os, arch, variant) > 0 }
+
 // level is the number in a variant.
 func level(variant string) int {
 	n := 0

@@ -214,7 +214,7 @@ func (c *canceler) Read(p []byte) (int, error) {
 }
 
 // baseName is what an image without a name is called after: the file's name without
-// its endings.
+// its endings, as far as it can be in a name; "" if nothing is left.
 func baseName(path string) string {
 	if path == "-" {
 		return ""
@@ -226,10 +226,29 @@ func baseName(path string) string {
 	for _, end := range []string{".gz", ".zst", ".tgz", ".tar"} {
 		name = strings.TrimSuffix(name, end)
 	}
-	return strings.Map(func(r rune) rune {
-		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '.' || r == '-' || r == '_' {
-			return r
+	// Between letters and digits there is one dot, one or two underscores, or any number of dashes.
+	var b strings.Builder
+	between := ""
+	for _, r := range name {
+		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' {
+			if b.Len() > 0 {
+				b.WriteString(between)
+			}
+			between = ""
+			b.WriteRune(r)
+			continue
 		}
-		return '-'
-	}, name)
+		switch {
+		case between == "" && (r == '.' || r == '_'), between == "_" && r == '_':
+			between += string(r)
+		case strings.Trim(between, "-") == "":
+			between += "-"
+		default:
+			between = "-"
+		}
+	}
+	if b.String() == "sha256" { // with a tag that would be a digest
+		return ""
+	}
+	return b.String()
 }

@@ -18,6 +18,14 @@ type Removed struct {
 	Size   int64    `json:"size"`   // of the layers, in bytes
 }
 
+// Add adds what another removal took away.
+func (r *Removed) Add(o *Removed) {
+	r.Names = append(r.Names, o.Names...)
+	r.Images = append(r.Images, o.Images...)
+	r.Layers = append(r.Layers, o.Layers...)
+	r.Size += o.Size
+}
+
 // Tag gives the image that ref means a further name, which may have meant another one
 // before. It returns the name in full.
 func (s *Store) Tag(ref, name string) (full string, err error) {
