@@ -126,6 +126,9 @@ func (fs *FS) find(parent *Node, name string, f *found) error {
 	if err := s.below(d.lowers); err != nil {
 		return err
 	}
+	if !s.have {
+		fs.missed(parent)
+	}
 	return s.finish()
 }
 

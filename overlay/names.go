@@ -117,6 +117,46 @@ func (fs *FS) wantIndex(parent *Node) bool {
 	return parts >= indexParts
 }
 
+// Programs look for names that are missing (headers, modules, commands), often for many in one directory. A miss costs a
+// system call; a list, once read, answers without. So it is read when misses have cost about as much as reading will:
+// from missesMin on, looked at whenever their number is a power of two, if there is one for missesWorth names. A name takes
+// at least nameSize bytes of a directory's size on every filesystem.
+const (
+	missesMin   = 16
+	missesWorth = 16
+	nameSize    = 16
+)
+
+// missed is told of a name that the parts of parent do not have, found out without an index. parent.d.names is held.
+func (fs *FS) missed(parent *Node) {
+	d := parent.d
+	count := int64(d.misses.Add(1))
+	if count < missesMin || count&(count-1) != 0 || fs.cfg.LowersChange {
+		return
+	}
+	var buf [indexParts]*layer.Dir
+	var size int64
+	for _, part := range d.parts(buf[:0]) {
+		fd, err := part.FD()
+		if err != nil {
+			return
+		}
+		var st Attr
+		err = layer.Stat(fd, "", &st)
+		part.Done()
+		if err != nil {
+			return
+		}
+		size += int64(st.Size)
+	}
+	if size/nameSize > count*missesWorth {
+		return
+	}
+	if x, err := fs.indexOf(parent); err == nil { // else the next lookup meets the error
+		x.get("") // from now on by name
+	}
+}
+
 func (x *nameIndex) byNameKnown() bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()

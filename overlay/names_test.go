@@ -111,3 +111,56 @@ func TestIndexMemory(t *testing.T) {
 		}
 	}
 }
+
+// Many misses in a directory make its list be read, if it is not long; then names that come and go are still seen.
+func TestMissesReadTheList(t *testing.T) {
+	dir := t.TempDir()
+	c := DefaultConfig()
+	c.Lowers, c.Upper, c.Work, c.Log = []string{dir + "/lower"}, dir+"/upper", dir+"/work", t.Logf
+	err := errors.Join(os.Mkdir(c.Upper, 0o755), os.Mkdir(c.Work, 0o755), os.MkdirAll(dir+"/lower/short", 0o755), os.Mkdir(dir+"/lower/long", 0o755))
+	for i := range 3000 {
+		err = errors.Join(err, os.WriteFile(fmt.Sprintf("%s/lower/long/%d", dir, i), nil, 0o644))
+	}
+	if err := errors.Join(err, os.WriteFile(dir+"/lower/short/a", nil, 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	fs, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer fs.Close()
+	for name, misses := range map[string]int{"short": missesMin, "long": 4096} {
+		var a Attr
+		n, err := fs.Lookup(nil, fs.root, name, &a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		miss := func(name string) {
+			t.Helper()
+			if _, err := fs.Lookup(nil, n, name, &a); Errno(err) != unix.ENOENT {
+				t.Fatalf("%s: %v", name, err)
+			}
+		}
+		for i := range misses {
+			if n.d.index.Load() != nil && (name == "short" || i <= missesMin) {
+				t.Fatalf("%s: the list was read for %d misses", name, i)
+			}
+			miss(fmt.Sprint("missing", i))
+		}
+		if !fs.wantIndex(n) {
+			t.Errorf("%s: the list was not read for %d misses", name, misses)
+		}
+		child, err := fs.Mknod(nil, n, "missing0", unix.S_IFREG|0o644, 0, &a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := fs.Lookup(nil, n, "missing0", &a)
+		if again != child {
+			t.Errorf("%s: what was made is not found: %v", name, err)
+		}
+		if err := fs.Unlink(nil, n, "missing0"); err != nil {
+			t.Fatal(err)
+		}
+		miss("missing0")
+	}
+}

@@ -83,9 +83,10 @@ type directory struct {
 	building sync.Mutex                // held, under names for reading, while index is read
 	indexUse atomic.Int64              // when index was last used, in seconds
 
-	parted     atomic.Bool // after a copy-up numbers of the index may be old
-	impure     atomic.Bool // children of the upper may have an origin mark
-	xwhiteouts atomic.Bool // some lower has opaque=x: files may be whiteouts
+	misses     atomic.Uint32 // lookups of names that are not there, without an index
+	parted     atomic.Bool   // after a copy-up numbers of the index may be old
+	impure     atomic.Bool   // children of the upper may have an origin mark
+	xwhiteouts atomic.Bool   // some lower has opaque=x: files may be whiteouts
 	defaultACL atomic.Uint32
 }
 
