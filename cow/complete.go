@@ -92,13 +92,14 @@ const fillStep = 64 << 20
 
 // complete makes the blocks from .. to (rounded up, and as far as they are below
 // the valid length) present; with holes those that are holes of the lower too. It ends
-// with EINTR when cancel is closed.
+// with EINTR when cancel is closed. What it copies is part of the change it was needed for.
 func (p *Partial) complete(from, to int64, holes bool, cancel <-chan struct{}) error {
 	for from < min(p.ceil(to), p.ceil(p.valid.Load())) && !p.finished.Load() {
 		if canceled(cancel) {
 			return unix.EINTR
 		}
-		_, next, err := p.step(from, min(p.ceil(to), p.ceil(p.valid.Load())), holes)
+		n, next, err := p.step(from, min(p.ceil(to), p.ceil(p.valid.Load())), holes)
+		p.countFilled(n)
 		if err != nil {
 			return err
 		}

@@ -55,12 +55,12 @@ var methods = [...]Method{MethodNone, MethodMeta, MethodClone, MethodCopyRange, 
 type Event struct {
 	Seq         uint64        `json:"seq"`  // position in the stream, from 1
 	Time        time.Time     `json:"time"` // when it ended
-	Path        string        `json:"path"` // in the view
+	Path        string        `json:"path"` // in the view; /(index)/… of a completion whose names in the view nobody has looked up
 	Layer       string        `json:"layer"`
 	LayerIndex  int           `json:"layer_index"`
 	Method      Method        `json:"method"`
 	Cause       Cause         `json:"cause"`
-	PID         uint32        `json:"pid"`               // thread that asked; 0 for this program itself
+	PID         uint32        `json:"pid"`               // thread that asked; 0: this program, or the kernel with what it gathered or a mapping changed
 	Process     string        `json:"process,omitempty"` // its name; known only while somebody listens
 	BytesAsked  int64         `json:"bytes_asked"`       // what the caller wanted to change
 	BytesCopied int64         `json:"bytes_copied"`      // what was read from the lower and written
@@ -85,8 +85,9 @@ type Sum struct {
 
 // Sums is what a [Bus] has counted since it was made.
 type Sums struct {
-	// BytesFilled were copied because a write to an unfinished file covered blocks in
-	// part. Those of the first write are in its event's BytesCopied too.
+	// BytesFilled were copied because a change of an unfinished file needed them: a write
+	// that covers blocks in part, an allocation, an end of the file within a block. Those
+	// of the first change are in its event's BytesCopied too.
 	BytesFilled int64 `json:"bytes_filled"`
 
 	Total    Sum            `json:"total"`

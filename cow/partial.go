@@ -40,7 +40,7 @@ type Partial struct {
 	present blockMap
 	loading sync.Mutex // held while a section of present is loaded
 
-	filled     atomic.Int64 // bytes copied to complete blocks that were written in part
+	filled     atomic.Int64 // bytes copied for changes of the file, see countFilled
 	completing sync.Mutex   // one completer; taken before ranges
 	cursor     int64        // everything below is present, or a hole of the lower; guarded by completing
 

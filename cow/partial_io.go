@@ -206,10 +206,15 @@ func (p *Partial) fillBlock(block, valid int64) error {
 		_ = unix.Fallocate(p.fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, block, p.g)
 		return fmt.Errorf("%q: complete a block: %w", p.path, err)
 	}
-	p.filled.Add(n)
-	p.e.bus.filled.Add(n)
+	p.countFilled(n)
 	p.present.set(block/p.g, block/p.g+1)
 	return nil
+}
+
+// countFilled counts what somebody's change made necessary to copy.
+func (p *Partial) countFilled(n int64) {
+	p.filled.Add(n)
+	p.e.bus.filled.Add(n)
 }
 
 // uncut forgets that a truncation was under way: it has ended, and the file is

@@ -38,8 +38,11 @@ func TestLowerGoesAway(t *testing.T) {
 		}
 	}
 	out, err := harness.Run("umount", m.Dir)
-	if err != nil || !strings.Contains(out, "not all partly copied files can be completed") {
+	if !strings.Contains(out, "unmounted, but incomplete") || harness.ExitCode(err) != 1 {
 		t.Errorf("umount: %v, %q", err, out)
+	}
+	if mounted, err := os.ReadFile("/proc/self/mountinfo"); err != nil || strings.Contains(string(mounted), " "+m.Dir+" ") {
+		t.Errorf("it is still mounted: %v", err)
 	}
 	harness.Unmount(inner.Dir)
 	inner = below.Plyfs(t)

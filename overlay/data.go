@@ -83,7 +83,7 @@ func (fs *FS) WriteAt(c *Caller, n *Node, p []byte, off int64, killPriv bool) (i
 	var first *cow.Pending
 	if o == nil || !o.write || !o.hold() {
 		var err error
-		if o, first, err = fs.firstWrite(c, n, len(p)); err != nil {
+		if o, first, err = fs.firstWrite(c, n, need{cause: cow.CauseWrite, size: -1, asked: int64(len(p))}); err != nil {
 			return 0, err
 		}
 	}
@@ -128,10 +128,11 @@ func (o *openFile) writeAt(p []byte, off int64) (int, error) {
 	return done, nil
 }
 
-// firstWrite copies n up to write size bytes to it.
-func (fs *FS) firstWrite(c *Caller, n *Node, size int) (*openFile, *cow.Pending, error) {
+// firstWrite is toWrite for a caller that publishes the event after what it writes.
+func (fs *FS) firstWrite(c *Caller, n *Node, w need) (*openFile, *cow.Pending, error) {
 	var first *cow.Pending
-	o, err := fs.toWrite(c, n, need{cause: cow.CauseWrite, size: -1, asked: int64(size), first: &first})
+	w.first = &first
+	o, err := fs.toWrite(c, n, w)
 	if err != nil {
 		first.Publish(nil)
 		return nil, nil, err
@@ -231,11 +232,14 @@ func (fs *FS) Fallocate(c *Caller, n *Node, mode uint32, off, length int64) erro
 	if err := fs.guarded(n, forbid); err != nil {
 		return err
 	}
-	o, err := fs.toWrite(c, n, need{cause: cow.CauseFallocate, size: -1, asked: length})
+	o, first, err := fs.firstWrite(c, n, need{cause: cow.CauseFallocate, size: -1, asked: length})
 	if err != nil {
 		return err
 	}
 	defer o.done()
+	if first != nil {
+		defer first.Publish(o.partial)
+	}
 	if o.partial != nil {
 		fs.settle.changes.Add(1)
 		return o.partial.Fallocate(mode, off, length, cancelOf(c))
@@ -255,11 +259,14 @@ func (fs *FS) CopyRange(c *Caller, in *Node, offIn int64, out *Node, offOut, len
 	if err := fs.guarded(out, guardAppend|guardImmutable); err != nil {
 		return 0, err
 	}
-	dst, err := fs.toWrite(c, out, need{cause: cow.CauseWrite, size: -1, asked: length})
+	dst, first, err := fs.firstWrite(c, out, need{cause: cow.CauseWrite, size: -1, asked: length})
 	if err != nil {
 		return 0, err
 	}
 	defer dst.done()
+	if first != nil {
+		defer first.Publish(dst.partial)
+	}
 	src, err := fs.reader(in)
 	if err != nil {
 		return 0, err

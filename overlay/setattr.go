@@ -186,11 +186,14 @@ func (fs *FS) truncate(c *Caller, n *Node, size int64, killPriv bool) error {
 		}
 		return unix.EINVAL
 	}
-	o, err := fs.toWrite(c, n, need{cause: cow.CauseTruncate, size: size})
+	o, first, err := fs.firstWrite(c, n, need{cause: cow.CauseTruncate, size: size})
 	if err != nil {
 		return err
 	}
 	defer o.done()
+	if first != nil {
+		defer first.Publish(o.partial)
+	}
 	if killPriv {
 		if err := fs.dropSetID(n, o); err != nil {
 			return err

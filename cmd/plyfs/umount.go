@@ -20,8 +20,9 @@ var umountCmd = command{
 	args:  "MOUNTPOINT | CONTAINER ...",
 	short: "end a mount and wait until its upper is complete",
 	long: `Partly copied files are completed first. When the command returns, the daemon is
-gone and the layers can be used for something else. A mount whose daemon died is
-taken away. A container that is mounted (plyfs mount --container) is known by its name, too.`,
+gone and the layers can be used for something else. If a file cannot be completed, it
+says so, unmounts, and ends with 1. A mount whose daemon died is taken away. A container
+that is mounted (plyfs mount --container) is known by its name, too.`,
 	run: runUmount,
 }
 
@@ -90,9 +91,11 @@ func umount(point string, lazy bool) error {
 	if daemon >= 0 {
 		defer unix.Close(daemon)
 	}
+	var incomplete error
 	if d := st.Union.Daemon; d.Upper != "" && !d.NoSettle {
+		// The daemon tries again at its end, but what it could not do now it hardly can then.
 		if err := settle(place{path, point}, true); err != nil && !errors.Is(err, errNoMount) {
-			fmt.Fprintf(os.Stderr, "plyfs: %v\n", err) // the daemon tries again at its end
+			incomplete = fmt.Errorf("unmounted, but incomplete: %w", err)
 		}
 	}
 	err = unmountPatiently(path)
@@ -102,7 +105,7 @@ func umount(point string, lazy bool) error {
 	if err != nil {
 		return err
 	}
-	return waitDaemon(daemon, point, device)
+	return errors.Join(waitDaemon(daemon, point, device), incomplete)
 }
 
 // Who asks a mount something, as plyfs watch does ten times a second, keeps it busy just then: "in use"

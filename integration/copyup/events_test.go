@@ -33,6 +33,21 @@ func writeThere(n, off int) func(t *testing.T, path string) {
 	return func(t *testing.T, path string) { writeAt(t, path, nil, strings.Repeat("x", n), off) }
 }
 
+// copyRangeTo copies n bytes of the file "unrelated" to the beginning, as cp and others do.
+func copyRangeTo(n int) func(t *testing.T, path string) {
+	return func(t *testing.T, path string) {
+		in, err := os.Open(filepath.Join(filepath.Dir(path), "unrelated"))
+		must(t, err)
+		defer in.Close()
+		out, err := os.OpenFile(path, os.O_WRONLY, 0)
+		must(t, err)
+		defer out.Close()
+		if done, err := unix.CopyFileRange(int(in.Fd()), nil, int(out.Fd()), nil, n, 0); done != n {
+			t.Fatalf("copy_file_range: %d, %v", done, err)
+		}
+	}
+}
+
 var eventCases = []eventCase{
 	{cow.CauseWrite, "one-byte", writeThere(1, 70_000), cow.MethodRange, 1, 4096, 8 << 10},
 	{cow.CauseWrite, "whole-block", writeThere(4096, 8192), cow.MethodRange, 4096, 0, 8 << 10},
@@ -46,6 +61,11 @@ var eventCases = []eventCase{
 	{cow.CauseFallocate, "punched", func(t *testing.T, path string) {
 		fallocate(t, path, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, 4096, 8192)
 	}, cow.MethodRange, 8192, 0, 16 << 10},
+	{cow.CauseFallocate, "allocated", func(t *testing.T, path string) { fallocate(t, path, 0, 5000, 10_000) },
+		cow.MethodRange, 10_000, 12 << 10, 20 << 10},
+	{cow.CauseTruncate, "cut-within", func(t *testing.T, path string) { must(t, os.Truncate(path, eventSize-1000)) },
+		cow.MethodRange, 1000, 3096, 12 << 10},
+	{cow.CauseWrite, "copied-to", copyRangeTo(3000), cow.MethodRange, 3000, 4096, 12 << 10},
 	{cow.CauseChmod, "mode", func(t *testing.T, path string) { must(t, os.Chmod(path, 0o600)) }, cow.MethodRange, 0, 0, 8 << 10},
 	{cow.CauseChown, "owner", func(t *testing.T, path string) { must(t, os.Chown(path, 1, 2)) }, cow.MethodRange, 0, 0, 8 << 10},
 	{cow.CauseUtimens, "times", func(t *testing.T, path string) { must(t, os.Chtimes(path, time.Unix(1, 0), time.Unix(2, 0))) },
@@ -83,7 +103,7 @@ func eventTree() string {
 // TestEvents: one record for each copy-up, with everything there is to know, and plyfs stat sums them.
 func TestEvents(t *testing.T) {
 	dir := harness.Filesystem(t, "ext4", 512<<20)
-	l := harness.NewLayersOn(t, dir, "f unrelated x")
+	l := harness.NewLayersOn(t, dir, "F unrelated 3000")
 	low := filepath.Join(dir, "low")
 	must(t, os.Mkdir(low, 0o755))
 	harness.Make(t, low, eventTree())
