@@ -47,15 +47,18 @@ func (m *blockMap) set(from, to int64) {
 }
 
 // run returns whether block k is present, and the first block after it, at most
-// end, that is not like it.
+// end, that is not like it. It is asked while others set blocks, so that each word is
+// looked at once: else the run of a block that just became present would be empty.
 func (m *blockMap) run(k, end int64) (present bool, next int64) {
-	present = m.get(k)
-	for k < end {
+	for first := true; k < end; first = false {
 		base := k - k%64
 		w := m.sections[k/sectionBlocks].words.Load()
 		var word uint64
 		if w != nil {
 			word = atomic.LoadUint64(&w[k%sectionBlocks/64])
+		}
+		if first {
+			present = word&(1<<(k%64)) != 0
 		}
 		if present {
 			word = ^word

@@ -46,7 +46,7 @@ func (fs *FS) checkIncompat() error {
 		case movedMark:
 			fs.astray.Store(true)
 		case volatileMark:
-			return refusal(fs.cfg.Upper, "was mounted volatile and not unmounted: it may lack writes; to use it all the same remove "+path, unix.EINVAL)
+			return refusal(fs.cfg.Upper, "was mounted volatile, and not unmounted by plyfs: it may lack writes; to use it all the same remove "+path, unix.EINVAL)
 		default:
 			return refusal(fs.cfg.Upper, fmt.Sprintf("needs %q, which this plyfs does not know (see %s)", m.Name, path), unix.EINVAL)
 		}
