@@ -2,7 +2,8 @@
 //
 // There is one file per subcommand and one table of them (command.go). What a
 // subcommand does beyond reading its arguments and printing is done elsewhere: the
-// union in package overlay, serving it in overlay/fusefs. A mount is served by
+// union in package overlay, serving it in overlay/fusefs, the demo and the exercises
+// in lab. A mount is served by
 // a daemon, which is this program again (launch, daemon.go, serve.go); the other
 // subcommands talk to it through extended attributes of the mount (control.go).
 package main

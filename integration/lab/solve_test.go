@@ -87,6 +87,28 @@ func TestOrdinaryUser(t *testing.T) {
 	}
 }
 
+// The list names each exercise, for people and for programs.
+func TestList(t *testing.T) {
+	dir := desk(t)
+	out, err := command(dir).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	b, err := command(dir, "--json").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var list []struct{ Name, Title string }
+	if err := json.Unmarshal(b, &list); err != nil || len(list) != len(lab.List()) {
+		t.Fatalf("%v: %s", err, b)
+	}
+	for i, e := range lab.List() {
+		if list[i].Name != e.Name || list[i].Title != e.Title || !strings.Contains(string(out), e.Title) {
+			t.Errorf("%s: %+v\n%s", e.Name, list[i], out)
+		}
+	}
+}
+
 // What is kept is not mounted, and said.
 func TestKeep(t *testing.T) {
 	dir := desk(t)
