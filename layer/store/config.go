@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -25,15 +26,12 @@ func parseConfig(raw []byte) (*imageConfig, error) {
 			return nil, fmt.Errorf("%q is no SHA-256 diff id", d)
 		}
 	}
-	for _, e := range c.Config.Env {
-		if strings.IndexByte(e, 0) >= 0 || !strings.Contains(e, "=") {
-			return nil, fmt.Errorf("%q is no environment variable", e)
-		}
-	}
-	for _, list := range [][]string{c.Config.Entrypoint, c.Config.Cmd, {c.Config.User, c.Config.WorkingDir}} {
+	// Builders leave names without a value, and nothing at all: it means nothing.
+	c.Config.Env = slices.DeleteFunc(c.Config.Env, func(e string) bool { return strings.IndexByte(e, '=') <= 0 })
+	for _, list := range [][]string{c.Config.Env, c.Config.Entrypoint, c.Config.Cmd, {c.Config.User, c.Config.WorkingDir}} {
 		for _, word := range list {
 			if strings.IndexByte(word, 0) >= 0 {
-				return nil, errors.New("a NUL in a command, user or directory")
+				return nil, errors.New("a NUL in a variable, command, user or directory")
 			}
 		}
 	}

@@ -201,10 +201,10 @@ func (s *Store) gatherMounts(c *Container, from []VolumesFrom, img *Image) error
 		}
 	}
 	for target := range img.Config.Volumes {
-		if !path.IsAbs(target) || strings.IndexByte(target, 0) >= 0 {
-			return fmt.Errorf("image %s: its VOLUME %q is no absolute path", img.Name(), target)
+		if strings.IndexByte(target, 0) >= 0 {
+			return fmt.Errorf("image %s: its VOLUME %q is no path", img.Name(), target)
 		}
-		if target = path.Clean(target); !at[target] {
+		if target = path.Clean("/" + target); !at[target] { // from the root, as Docker takes it
 			at[target] = true
 			c.Mounts = append(c.Mounts, Mount{Type: VolumeMount, Target: target})
 		}
