@@ -16,6 +16,7 @@ func TestDamagedContainer(t *testing.T) {
 		harm{name: "of no image", text: `{"id":"` + strings.Repeat("a", 64) + `","image":"app:v1","args":["x"],"mounts":null}`})
 	for _, h := range list {
 		t.Run(h.name, func(t *testing.T) {
+			t.Parallel()
 			first := open(t)
 			id := fake(t, first, "a", "1")
 			for _, name := range []string{"named", "other"} {
@@ -111,6 +112,7 @@ func TestDamagedState(t *testing.T) {
 			continue // it never ran
 		}
 		t.Run(h.name, func(t *testing.T) {
+			t.Parallel()
 			first := open(t)
 			c := fakeContainer(t, first, "web", fake(t, first, "a", "1"))
 			if err := first.SetState(c, &State{Status: Exited, ExitCode: 3}); err != nil {
@@ -142,6 +144,7 @@ func TestDamagedState(t *testing.T) {
 func TestDamagedVolume(t *testing.T) {
 	for _, h := range append(harms, harm{name: "of another kind", text: `{"created": 7}`}) {
 		t.Run(h.name, func(t *testing.T) {
+			t.Parallel()
 			first := open(t)
 			id := fake(t, first, "a", "1")
 			for _, name := range []string{"bad", "good", strings.Repeat("b", 64)} {

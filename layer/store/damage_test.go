@@ -117,6 +117,7 @@ func TestDamagedImage(t *testing.T) {
 	for file, harms := range list {
 		for _, h := range harms {
 			t.Run(file+" "+h.name, func(t *testing.T) {
+				t.Parallel()
 				first := open(t)
 				var id string
 				for _, name := range []string{"good", "bad"} {
@@ -261,6 +262,7 @@ func TestDamagedNames(t *testing.T) {
 			continue // no names
 		}
 		t.Run(h.name, func(t *testing.T) {
+			t.Parallel()
 			first := open(t)
 			got, err := load(t.Context(), first, dir+"/good", image.OpenOptions{})
 			if err != nil {

@@ -16,11 +16,14 @@ import (
 // of images are the largest; registries refuse them from 4 MiB on.
 const maxRecord = 8 << 20
 
+// newPrefix begins the names of files that are being written.
+const newPrefix = ".new-"
+
 // WriteFile puts a file in place, or leaves what was there: the new one is on disk before
 // it gets its name.
 func WriteFile(path string, data []byte, mode os.FileMode) error {
 	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, ".new-*")
+	f, err := os.CreateTemp(dir, newPrefix+"*")
 	if err != nil {
 		return err
 	}

@@ -378,5 +378,6 @@ func (s *Store) addDigests(id string, rec *imageRecord) error {
 	if !changed {
 		return nil
 	}
+	removeStale(s.imagePath(id))
 	return WriteJSON(s.imagePath(id, "image.json"), &there)
 }

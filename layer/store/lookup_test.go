@@ -2,6 +2,7 @@ package store
 
 import (
 	"errors"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -178,9 +179,16 @@ func TestSameImageOtherNames(t *testing.T) {
 	}
 	s := open(t)
 	one := pull(t, s, host+"/b/app:v1")
+	half := s.imagePath(one.ID, newPrefix+"1") // what a kill left of a record
+	if err := os.WriteFile(half, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	two := pull(t, s, host+"/a/app:v1")
 	if one.ID != two.ID || one.Name() != host+"/b/app:v1" || two.Name() != host+"/a/app:v1" {
 		t.Fatalf("%s and %s", one.Name(), two.Name())
+	}
+	if _, err := os.Lstat(half); err == nil {
+		t.Error("half a record is left")
 	}
 	byDigest := host + "/a/app@" + index.String()
 	if _, err := s.Image(byDigest); err != nil {

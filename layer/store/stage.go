@@ -94,28 +94,29 @@ func (s *Store) sweep() {
 		}
 		unix.Close(fd)
 	}
-	// Half-written records: nobody writes one without holding the lock.
-	stale := func(dir string) {
-		entries, _ := os.ReadDir(dir)
-		for _, e := range entries {
-			if strings.HasPrefix(e.Name(), ".new-") {
-				_ = os.Remove(dir + "/" + e.Name())
-			}
-		}
-	}
 	if s.hasStale(s.root) || s.hasStale(s.Path("images")) {
 		_ = s.Update(func() error {
-			stale(s.root)
-			stale(s.Path("images"))
+			removeStale(s.root)
+			removeStale(s.Path("images"))
 			return nil
 		})
+	}
+}
+
+// removeStale removes half-written records from a directory. The caller holds the lock without which nobody writes one there.
+func removeStale(dir string) {
+	entries, _ := os.ReadDir(dir)
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), newPrefix) {
+			_ = os.Remove(dir + "/" + e.Name())
+		}
 	}
 }
 
 func (s *Store) hasStale(dir string) bool {
 	entries, _ := os.ReadDir(dir)
 	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), ".new-") {
+		if strings.HasPrefix(e.Name(), newPrefix) {
 			return true
 		}
 	}

@@ -73,12 +73,21 @@ func (s *Store) CreateVolume(name string, labels map[string]string) (v *Volume, 
 // emptied would be wrong; one whose filling was interrupted still has to be.
 func (s *Store) mendVolume(name string, labels map[string]string) (*Volume, error) {
 	path := s.Path("volumes", name)
+	held, err := lockDir(path, unix.LOCK_EX|unix.LOCK_NB) // as whoever fills it
+	if err == unix.EWOULDBLOCK {
+		return nil, fmt.Errorf("volume %s is just being filled", name)
+	}
+	if err != nil {
+		return nil, &os.PathError{Op: "lock", Path: path, Err: err}
+	}
+	defer unix.Close(held)
 	rec := volumeRecord{Created: time.Now().UTC().Truncate(time.Second), Labels: labels, Anonymous: idForm().MatchString(name), Filled: !isDir(path + "/ready")}
 	if err := os.Mkdir(path+"/data", 0o755); err == nil {
 		rec.Filled = false
 	} else if !errors.Is(err, os.ErrExist) {
 		return nil, err
 	}
+	removeStale(path)
 	if err := WriteJSON(path+"/volume.json", &rec); err != nil {
 		return nil, err
 	}

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -47,10 +46,7 @@ func (s *Store) FillVolume(name string, fill func(dir string) (bool, error)) err
 }
 
 func (s *Store) fillLocked(path string, fill func(dir string) (bool, error)) error {
-	stale, _ := filepath.Glob(path + "/.new-*") // a record that a kill left half written
-	for _, name := range stale {
-		_ = os.Remove(name)
-	}
+	removeStale(path)
 	data, making, ready, times := path+"/data", path+"/fill", path+"/ready", path+"/times"
 	if err := removeTree(making); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
