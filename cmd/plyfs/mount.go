@@ -38,7 +38,7 @@ func runMount(c *command, args []string) error {
 		"what the kernel may do by itself: cached (default), passthrough (root: it reads and writes files directly), shared (nothing: the lower layers may change underneath)")
 	f.Var(&valueFlag{"size", func(v string) (err error) { o.Threshold, err = mountopt.ParseThreshold(v); return err }}, "threshold",
 		"from this file size on (like 1M), a write copies up only the range it touches; or off")
-	f.Var(&valueFlag{"size", func(v string) (err error) { o.SettleBudget, err = mountopt.ParseThreshold(v); return err }}, "settle-budget",
+	f.Var(&valueFlag{"size", func(v string) (err error) { o.SettleBudget, err = mountopt.ParseBudget(v); return err }}, "settle-budget",
 		"how much of the rest is copied per second when nothing changes (default 64M); or off")
 	f.BoolVar(&o.NoSettle, "no-settle", false, "leave partly copied files unfinished at unmount")
 	f.BoolVar(&o.ReadOnly, "read-only", false, "no changes, even with an upper")

@@ -317,6 +317,10 @@ func (s *service) serveOptions() (fusefs.Options, error) {
 	f := fusefs.DefaultOptions(mode)
 	if o.Writeback != nil {
 		f.Writeback = *o.Writeback
+		if f.Writeback && len(o.Grafts) > 0 {
+			s.say("writeback=1 has no effect in a mount with binds, volumes or tmpfs")
+			f.Writeback = false
+		}
 	}
 	f.ACL = f.ACL && !o.NoACL
 	for _, t := range []struct {

@@ -129,8 +129,8 @@ func (o *Options) Validate() error {
 		return &Error{"metacopy=on", "contradicts userxattr"}
 	case o.Redirect == "on" && o.UserXattr:
 		return &Error{"redirect_dir=on", "contradicts userxattr"}
-	case o.Mode == "passthrough" && o.Writeback != nil && *o.Writeback:
-		return &Error{"writeback=1", "contradicts mode=passthrough"}
+	case (o.Mode == "passthrough" || o.Mode == "shared") && o.Writeback != nil && *o.Writeback:
+		return &Error{"writeback=1", "contradicts mode=" + o.Mode}
 	}
 	return nil
 }

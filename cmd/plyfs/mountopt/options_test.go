@@ -60,6 +60,10 @@ func TestParse(t *testing.T) {
 		{in: "timeout=-1", err: "number of seconds"},
 		{in: "timeout=NaN", err: "number of seconds"},
 		{in: "writeback=0", want: Options{Writeback: ptr(false)}},
+		{in: "settle_budget=0", want: Options{SettleBudget: -1}},
+		{in: "settle_budget=off", want: Options{SettleBudget: -1}},
+		{in: "settle_budget=1M", want: Options{SettleBudget: 1 << 20}},
+		{in: "threshold=0", want: Options{Threshold: 1}},
 		{in: "mode=passthrough,threshold=1M,nosettle,log=/l,debug", want: Options{
 			Mode: "passthrough", Threshold: 1 << 20, NoSettle: true, Log: "/l", Verbose: true}},
 		{in: "threshold=off", want: Options{Threshold: -1}},
@@ -103,6 +107,7 @@ func TestValidate(t *testing.T) {
 		{"lowerdir=/a,metacopy=on,userxattr", "contradicts userxattr"},
 		{"lowerdir=/a,redirect_dir=on,userxattr", "contradicts userxattr"},
 		{"lowerdir=/a,mode=passthrough,writeback=1", "contradicts mode=passthrough"},
+		{"lowerdir=/a,mode=shared,writeback=1", "contradicts mode=shared"},
 	} {
 		var o Options
 		if err := o.Parse(tt.in); err != nil {

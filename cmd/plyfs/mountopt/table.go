@@ -85,7 +85,7 @@ func unionRows(t map[string]row) {
 	t["threshold"] = row{value: true, form: "SIZE|off", text: "from this size on, a write copies up only the range it touches",
 		set: func(o *Options, v string) (err error) { o.Threshold, err = ParseThreshold(v); return err }}
 	t["settle_budget"] = row{value: true, form: "SIZE|off", text: "how much per second of partly copied files is completed when idle (default 64M)",
-		set: func(o *Options, v string) (err error) { o.SettleBudget, err = ParseThreshold(v); return err }}
+		set: func(o *Options, v string) (err error) { o.SettleBudget, err = ParseBudget(v); return err }}
 	t["nosettle"] = row{text: "leave partly copied files unfinished at unmount", set: func(o *Options, _ string) error { o.NoSettle = true; return nil }}
 }
 

@@ -148,6 +148,19 @@ func ParseSize(v string) (int64, error) {
 	return int64(n) << shift, nil
 }
 
+// ParseBudget reads bytes per second for which 0 stands for the default, or "off", which is -1; so is a
+// size of 0.
+func ParseBudget(v string) (int64, error) {
+	if v == "off" {
+		return -1, nil
+	}
+	n, err := ParseSize(v)
+	if err == nil && n == 0 {
+		n = -1
+	}
+	return n, err
+}
+
 // ParseThreshold reads a size for which 0 stands for the default, or "off", which is
 // -1. A size of 0 comes back as 1.
 func ParseThreshold(v string) (int64, error) {
