@@ -116,7 +116,7 @@ func New(cfg Config) (*Engine, error) {
 		cfg.Log = func(string, ...any) {}
 	}
 	e := &Engine{cfg: cfg, work: cfg.Work, ns: cfg.NS, bus: cfg.Bus,
-		recordAttr: cfg.NS.Name(recordKey), uid: uint32(os.Geteuid()), gid: uint32(os.Getegid())}
+		recordAttr: cfg.NS.Name(RecordKey), uid: uint32(os.Geteuid()), gid: uint32(os.Getegid())}
 	e.open.files = map[inode]*Partial{}
 	fd, err := e.work.FD()
 	if err != nil {

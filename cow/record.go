@@ -12,9 +12,9 @@ import (
 	"github.com/plyfs/plyfs/layer"
 )
 
-// recordKey is the key of the record's extended attribute in the overlay
+// RecordKey is the key of the record's extended attribute in the overlay
 // namespace: the kernel's overlayfs shows nobody what is in there.
-const recordKey = "plyfs"
+const RecordKey = "plyfs"
 
 // Time is a timestamp of a file.
 type Time struct {

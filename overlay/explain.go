@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/plyfs/plyfs/cow"
 	"github.com/plyfs/plyfs/layer"
 	"github.com/plyfs/plyfs/whiteout"
 )
@@ -184,11 +185,14 @@ func (fs *FS) marksOf(d *layer.Dir, name string) []string {
 	if v := fs.mark(fd, name, "redirect", buf); len(v) > 0 {
 		out = append(out, "redirect "+string(v))
 	}
-	if _, err := layer.Getxattr(fd, name, fs.attr("metacopy"), buf); err == nil {
+	if hasMark(fd, name, fs.attr("metacopy"), buf) {
 		out = append(out, "metacopy")
 	}
 	if v := fs.mark(fd, name, "origin", buf); len(v) > 0 {
 		out = append(out, "origin")
+	}
+	if d.Tree() != fs.upper && hasMark(fd, name, fs.attr(cow.RecordKey), buf) {
+		out = append(out, markUnfinished)
 	}
 	if fs.eng != nil && d.Tree() == fs.upper {
 		if rec, err := fs.eng.ReadRecord(fd, name); err == nil && rec != nil {
@@ -253,6 +257,9 @@ func (fs *FS) sentence(n *Node, e *Explanation) string {
 		s = "The upper has it: it was made or replaced in this mount's writable layer"
 	default:
 		s = fmt.Sprintf("It comes from %s, the topmost layer that has the name", first.label())
+		if strings.Contains(marks, markUnfinished) {
+			s += "; it is unfinished and cannot be read, because the layer was the upper of a mount and was not settled"
+		}
 	}
 	if data != nil {
 		s += fmt.Sprintf("; only its attributes are there, its data is in %s", data.label())

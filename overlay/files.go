@@ -171,7 +171,7 @@ func (fs *FS) openReal(n *Node, o *openFile) (int, error) {
 		if x != nil && x.dataDir != nil {
 			return fs.openLower(x.dataDir, x.dataName)
 		}
-		return openQuiet(p.fd, p.name)
+		return fs.openSettled(n.dir.Tree(), p.fd, p.name)
 	}
 	o.write = true
 	fd, err := layer.Open(p.fd, p.name, unix.O_RDWR|unix.O_NONBLOCK, 0)
@@ -211,24 +211,6 @@ func (fs *FS) openAnyway(p pin) (int, error) {
 		return -1, back
 	}
 	return fd, err
-}
-
-func (fs *FS) openLower(d *layer.Dir, name string) (int, error) {
-	fd, err := d.FD()
-	if err != nil {
-		return -1, err
-	}
-	defer d.Done()
-	return openQuiet(fd, name)
-}
-
-// openQuiet opens a lower file without leaving an access time, where allowed.
-func openQuiet(fd int, name string) (int, error) {
-	f, err := layer.Open(fd, name, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOATIME, 0)
-	if err == unix.EPERM {
-		f, err = layer.Open(fd, name, unix.O_RDONLY|unix.O_NONBLOCK, 0)
-	}
-	return f, err
 }
 
 // insert makes o the cached file of n and closes what is too much. n.mu is held.

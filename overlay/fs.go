@@ -38,6 +38,8 @@ type FS struct {
 	// if none has. Fixed.
 	overrides map[*layer.Tree]string
 
+	unfinished sync.Map // *layer.Tree: it was said that it was not settled
+
 	nodes table
 	root  *Node
 	files files

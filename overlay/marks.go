@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/plyfs/plyfs/cow"
 	"github.com/plyfs/plyfs/layer"
 	"github.com/plyfs/plyfs/whiteout"
 )
@@ -21,6 +22,12 @@ func (fs *FS) mark(fd int, name, key string, buf []byte) []byte {
 	return buf[:n]
 }
 
+// hasMark says whether an attribute is there.
+func hasMark(fd int, name, attr string, buf []byte) bool {
+	_, err := layer.Getxattr(fd, name, attr, buf)
+	return err == nil
+}
+
 // attr returns the full name of an overlay attribute without allocating.
 func (fs *FS) attr(key string) string {
 	if full, ok := attrNames[fs.ns][key]; ok {
@@ -32,7 +39,7 @@ func (fs *FS) attr(key string) string {
 var attrNames = func() (out [2]map[string]string) {
 	for _, ns := range []whiteout.Namespace{whiteout.Trusted, whiteout.User} {
 		out[ns] = map[string]string{}
-		for _, key := range []string{"opaque", "redirect", "origin", "metacopy", "nlink", "impure", "protattr", "whiteout"} {
+		for _, key := range []string{"opaque", "redirect", "origin", "metacopy", "nlink", "impure", "protattr", "whiteout", cow.RecordKey} {
 			out[ns][key] = ns.Name(key)
 		}
 	}

@@ -1,9 +1,11 @@
 package copyup
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -163,4 +165,40 @@ func TestLinksWhereFilesystemsHaveNoUUID(t *testing.T) {
 	if n, i := look(m); n != links || i != ino || n != 1 {
 		t.Errorf("mounted again: %d links, inode %d; before: %d links, inode %d", n, i, links, ino)
 	}
+}
+
+// TestLayerThatWasNotSettled: of a layer that was an upper, and not settled, the unfinished files are not shown with
+// zeros where their data is elsewhere.
+func TestLayerThatWasNotSettled(t *testing.T) {
+	l := harness.NewLayers(t, "F big 300k\nF other 300k\nf whole x")
+	m := l.Plyfs(t, manual...)
+	want := writeAt(t, m.Path("big"), harness.Bytes(300<<10), "x", 100_000)
+	harness.Make(t, m.Dir, "f new n")
+	m.Close(t)
+	above := harness.NewLayers(t, "d d")
+	above.Lowers = append([]string{l.Upper}, append(above.Lowers, l.Lowers...)...)
+	for _, args := range [][]string{nil, {"--read-only"}, {"--mode", "passthrough"}} {
+		logged := above.Root + "/log"
+		m = above.Plyfs(t, append(append([]string{"--log", logged}, args...), manual...)...)
+		if b, err := os.ReadFile(m.Path("big")); !errors.Is(err, unix.EIO) {
+			t.Errorf("%q: reading it: %d bytes, %v", args, len(b), err)
+		}
+		sameBytes(t, m.Path("other"), harness.Bytes(300<<10))
+		sameBytes(t, m.Path("whole"), []byte("x"))
+		sameBytes(t, m.Path("new"), []byte("n"))
+		if out, err := harness.Run("explain", m.Path("big")); err != nil || !strings.Contains(out, "was not settled") {
+			t.Errorf("explain: %v, %q", err, out)
+		}
+		m.Close(t)
+		log, err := os.ReadFile(logged)
+		must(t, err)
+		if strings.Count(string(log), "unfinished") != 1 || !strings.Contains(string(log), l.Upper) {
+			t.Errorf("%q: the log: %s", args, log)
+		}
+		must(t, os.Remove(logged))
+	}
+	l.Plyfs(t).Close(t)
+	m = above.Plyfs(t)
+	sameBytes(t, m.Path("big"), want)
+	m.Close(t)
 }
