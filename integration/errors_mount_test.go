@@ -316,6 +316,23 @@ func TestUmountErrors(t *testing.T) {
 	}
 }
 
+// Who may neither look into a mount nor end it is told who may.
+func TestStrangersMount(t *testing.T) {
+	harness.NeedUser(t)
+	l := harness.NewLayers(t, "f a 1")
+	open(t, l)
+	l.Plyfs(t)
+	for sub, want := range map[string]string{
+		"explain": "only root and the owner of the mount may",
+		"umount":  "not permitted: it takes root, or whoever mounted it",
+	} {
+		out, err := asUser(t, l, sub, l.Mnt)
+		if harness.ExitCode(err) != 1 || !strings.Contains(out, want) || strings.Count(out, "\n") != 1 {
+			t.Errorf("%s: %v, %q", sub, err, out)
+		}
+	}
+}
+
 func TestUnknownCommands(t *testing.T) {
 	l := harness.NewLayers(t, "f a 1")
 	refused(t, l.Root, 2, `unknown command "frobnicate"`, "frobnicate", l.Mnt)

@@ -123,5 +123,5 @@ func fusermountUnmount(path string, lazy bool) error {
 	if strings.Contains(strings.ToLower(line), "busy") {
 		return &os.PathError{Op: "unmount", Path: path, Err: unix.EBUSY}
 	}
-	return fmt.Errorf("unmount %s: %s", path, line)
+	return fmt.Errorf("unmount %s: not permitted: it takes root, or whoever mounted it (%s)", path, line)
 }
