@@ -217,7 +217,7 @@ func (fs *FS) sentence(n *Node, e *Explanation) string {
 		}
 		return "The root: all layers merge here."
 	}
-	var shown, hidden, white []string
+	var shown []string
 	var first, data *Part
 	for i := range e.Layers {
 		p := &e.Layers[i]
@@ -229,21 +229,17 @@ func (fs *FS) sentence(n *Node, e *Explanation) string {
 			}
 		case p.Part == "data":
 			data = p
-		case strings.HasPrefix(p.Part, "hidden"):
-			hidden = append(hidden, p.label())
-		case p.Part == "whiteout":
-			white = append(white, p.label())
 		}
 	}
 	if first == nil {
 		return "It has no name any more, and lives until the last user closes it."
 	}
-	marks := strings.Join(first.Marks, " ")
+	marks, hides := strings.Join(first.Marks, " "), Hides(e.Layers)
 	var s string
 	switch {
 	case len(shown) > 1:
 		s = "A directory merged from " + enumerate(shown) + "; a name is taken from the topmost that has it"
-	case n.d != nil && strings.Contains(marks, "opaque") && len(hidden) > 0:
+	case n.d != nil && strings.Contains(marks, "opaque") && strings.Contains(hides, "hidden"):
 		s = fmt.Sprintf("%s has it and is marked opaque: nothing shows through from below", upperCase(first.label()))
 	case first.Role == "upper" && strings.Contains(marks, "origin"):
 		s = "The upper has a copy of a lower file, made when it was first changed (copy-up)"
@@ -263,6 +259,20 @@ func (fs *FS) sentence(n *Node, e *Explanation) string {
 	}
 	if data != nil {
 		s += fmt.Sprintf("; only its attributes are there, its data is in %s", data.label())
+	}
+	return s + hides
+}
+
+// Hides is the end of a sentence: which layers have something under the name that does not show.
+func Hides(parts []Part) (s string) {
+	var hidden, white []string
+	for i := range parts {
+		switch p := &parts[i]; {
+		case strings.HasPrefix(p.Part, "hidden"):
+			hidden = append(hidden, p.label())
+		case p.Part == "whiteout":
+			white = append(white, p.label())
+		}
 	}
 	if len(hidden) > 0 {
 		s += fmt.Sprintf("; %s %s it too, hidden", enumerate(hidden), have(len(hidden)))

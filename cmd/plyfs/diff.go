@@ -15,8 +15,10 @@ var diffCmd = command{
 	name:  "diff",
 	args:  "MOUNTPOINT | CONTAINER",
 	short: "list what the upper changes: A added, C changed, D deleted",
-	long: `A changed directory is listed before what changed in it. What a bind, volume or tmpfs
-hides is listed as one name; what is in them is no change of the upper.
+	long: `A changed directory is listed before what changed in it. Of a lower file with several
+names one is listed, and all of them after the unmount, which makes the others in the
+upper. What a bind, volume or tmpfs hides is listed as one name; what is in them is no
+change of the upper.
 ` + containerArgument + ` It need not run.`,
 	run: runDiff,
 }

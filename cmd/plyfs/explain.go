@@ -149,10 +149,9 @@ func explain(p place) (*explanation, error) {
 		parent.path = "."
 	}
 	if err == nil && e.Type != "directory" {
-		// An inode does not know by which of its names it was asked for.
 		var dir explanation
 		if ask(parent, fusefs.CtlExplain, &dir) == nil {
-			e.Path = filepath.Join(dir.Path, name)
+			e.under(&dir, name)
 		}
 	}
 	if !errors.Is(err, unix.ENOENT) {
