@@ -32,6 +32,14 @@ func TestLowersChangeUnderneath(t *testing.T) {
 		t.Fatal(err)
 	}
 	top, bottom := l.Lowers[0], l.Lowers[1]
+	for _, name := range []string{"large", "attributes"} {
+		// What was copied up shows its number for as long as it is in memory: nobody else may get it.
+		h, err := os.Open(filepath.Join(bottom, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer h.Close()
+	}
 	harness.Make(t, top, `
 		f added text
 		d opaque/more

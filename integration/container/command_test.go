@@ -35,6 +35,8 @@ func TestExitCodesAndSignals(t *testing.T) {
 		cmd := c.Begin("run", "--name", "deaf", "app:v1", "sh", "-c", "trap '' TERM; echo x > /x; echo ready; while :; do sleep 0.05; done")
 		c.Ends(128+9, "exec", "deaf", "sh", "-c", "kill -9 $$")
 		c.Ends(128+15, "exec", "deaf", "sh", "-c", "kill $$; sleep 5")
+		c.Ends(125, "exec", "-w", "/nowhere", "deaf", "true")
+		c.Ends(1, "exec", "deaf", "stat", "/nowhere")
 		c.Want("deaf\n", "stop", "-t", "1", "deaf")
 		if got := harness.ExitCode(cmd.Wait()); got != 128+9 {
 			t.Errorf("exit code of the killed one: %d", got)

@@ -87,17 +87,20 @@ func variable(env []string, name string) (string, bool) {
 	return "", false
 }
 
-// enterDir makes dir, if it is missing, and goes there.
-func enterDir(dir string) *Error {
+// enterDir goes to dir. For the command of a container it is made if it is missing; who enters one that runs
+// means one that is there.
+func enterDir(dir string, make bool) *Error {
 	if dir == "" {
 		dir = "/"
 	}
-	if err := unix.Chdir(dir); err == unix.ENOENT {
+	err := unix.Chdir(dir)
+	if err == unix.ENOENT && make {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return errorf(CodeFailed, "working directory: %v", err)
 		}
+		err = unix.Chdir(dir)
 	}
-	if err := unix.Chdir(dir); err != nil {
+	if err != nil {
 		return errorf(CodeFailed, "working directory %s: %v", dir, err)
 	}
 	return nil

@@ -76,7 +76,7 @@ func startInside(s *Spec) (*exec.Cmd, error) {
 	if err != nil {
 		return nil, err
 	}
-	if e := enterDir(s.Dir); e != nil {
+	if e := enterDir(s.Dir, false); e != nil {
 		return nil, e
 	}
 	if err := dropBounding(); err != nil {

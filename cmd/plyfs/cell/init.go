@@ -80,7 +80,7 @@ func becomeCommand(s *Spec) error {
 	if err != nil {
 		return err
 	}
-	if e := enterDir(s.Dir); e != nil {
+	if e := enterDir(s.Dir, true); e != nil {
 		return e
 	}
 	if err := become(who); err != nil {

@@ -8,7 +8,7 @@ type Spec struct {
 	Hostname string   // not for Exec
 	Args     []string // Args[0] is looked up in PATH of Env if it has no slash
 	Env      []string // HOME is added if missing
-	Dir      string   // working directory; made if missing; "" is "/"
+	Dir      string   // working directory; made if missing, but not by Exec; "" is "/"
 	User     string   // NAME|UID[:GROUP|GID] of the view's /etc/passwd and /etc/group; "" is root
 	Terminal bool     // a new terminal is its standard input, output and error
 	Tmp      bool     // mount an empty /tmp; not for Exec
