@@ -55,9 +55,17 @@ func runPs(c *command, args []string) error {
 	t := tabwriter.NewWriter(os.Stdout, 0, 0, 3, ' ', 0)
 	fmt.Fprintln(t, "NAME\tID\tIMAGE\tCOMMAND\tCREATED\tSTATUS")
 	for _, e := range entries {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", e.Name, store.ShortID(e.ID), e.ImageName, shortCommand(e.Args), agoText(e.Created), statusText(e.State))
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", e.Name, store.ShortID(e.ID), imageText(s, e.Container), shortCommand(e.Args), agoText(e.Created), statusText(e.State))
 	}
 	return t.Flush()
+}
+
+// imageText is what the user called a container's image, unless that means another one by now, or none: then its id.
+func imageText(s *store.Store, c *store.Container) string {
+	if img, err := s.Image(c.ImageName); err != nil || img.ID != c.Image {
+		return store.ShortID(c.Image)
+	}
+	return c.ImageName
 }
 
 // listContainers returns the containers that run, or all. One that disappears meanwhile is left

@@ -74,3 +74,28 @@ func TestJSON(t *testing.T) {
 	c.Ends(125, "run", "--json", "app:v1", "true")
 	c.Ends(2, "start", "--json", "-a", "one")
 }
+
+// A container whose image's name means another image by now is not said to be of that one.
+func TestPsOfAMovedName(t *testing.T) {
+	c := store(t)
+	defer c.Do("rm", "-f", "one", "two")
+	c.Do("create", "--name", "one", "app:v1", "true")
+	c.Do("run", "--name", "two", "app:v1", "sh", "-c", "echo hi > /hi")
+	image := func() string {
+		t.Helper()
+		for line := range strings.Lines(c.Do("ps", "-a")) {
+			if f := strings.Fields(line); f[0] == "one" {
+				return f[2]
+			}
+		}
+		return ""
+	}
+	if got := image(); got != "app:v1" {
+		t.Errorf("the image is %q", got)
+	}
+	id := strings.TrimSpace(c.Do("image", "inspect", "app:v1", "--json"))
+	c.Do("commit", "two", "app:v1")
+	if got := image(); got == "app:v1" || !strings.Contains(id, got) {
+		t.Errorf("after a commit to its name the image is %q", got)
+	}
+}
