@@ -301,9 +301,9 @@ func TestUnionOptions(t *testing.T) {
 	t.Run("static_nlink", func(t *testing.T) {
 		l := harness.NewLayers(t, tree)
 		optioned(t, l, "static_nlink")
-		for _, name := range []string{"d", "a"} {
+		for name, want := range map[string]uint64{"d": 1, "d/sub": 1, "a": 2, "big": 1} {
 			var st unix.Stat_t
-			if err := unix.Lstat(filepath.Join(l.Mnt, name), &st); err != nil || st.Nlink != 1 {
+			if err := unix.Lstat(filepath.Join(l.Mnt, name), &st); err != nil || st.Nlink != want {
 				t.Errorf("%s has %d links, %v", name, st.Nlink, err)
 			}
 		}

@@ -226,7 +226,7 @@ func (fs *FS) presentLocked(n *Node, a *Attr) {
 	if (n.isDir() || n.anchor < 0 && (n.x == nil || n.x.index == "")) && fs.removed(n) {
 		a.Nlink = 0 // removed from the view; the lower still has it
 	}
-	if fs.cfg.StaticNlink {
+	if fs.cfg.StaticNlink && n.isDir() {
 		a.Nlink = 1
 	}
 	fs.mapOut(n, a)

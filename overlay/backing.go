@@ -35,7 +35,11 @@ func (fs *FS) Backing(c *Caller, n *Node, write bool) (fd int, isUpper bool, rel
 	if o.upper && o.write {
 		flags = unix.O_RDWR
 	}
-	own, err := layer.Open(o.fd, "", flags, 0)
+	open := layer.Open
+	if fs.cfg.NoAtime && o.upper {
+		open = layer.OpenNoAtime
+	}
+	own, err := open(o.fd, "", flags, 0)
 	isUpper = o.upper
 	if err != nil && errors.Is(err, unix.EACCES) { // see openAnyway: keep what is open
 		own, err = unix.FcntlInt(uintptr(o.fd), unix.F_DUPFD_CLOEXEC, 3)

@@ -53,7 +53,8 @@ type Config struct {
 	// user.containers.override_stat. 0 is off. See override.go.
 	XattrPermissions int
 	NoACL            bool
-	StaticNlink      bool // directories and files show one link
+	StaticNlink      bool // directories show one link
+	NoAtime          bool // reading upper files leaves their access times; that of lower ones always does
 
 	// LowersChange: others may change the lower layers meanwhile, and see changing.go. The upper is still ours.
 	LowersChange bool

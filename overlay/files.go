@@ -215,6 +215,9 @@ func (fs *FS) openAnyway(p pin) (int, error) {
 
 // insert makes o the cached file of n and closes what is too much. n.mu is held.
 func (c *files) insert(n *Node, o *openFile) {
+	if c.fs.cfg.NoAtime {
+		layer.Quiet(o.fd)
+	}
 	c.mu.Lock()
 	old := n.file.Swap(o)
 	if old != nil && old.elem != nil {

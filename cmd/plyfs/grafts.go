@@ -14,7 +14,7 @@ type graftedView struct {
 
 // graft puts what the options name into the union.
 func (s *service) graft(fs *overlay.FS) (*graft.Union, error) {
-	u, err := graft.New(fs, graft.Config{Specs: s.options.Grafts, ReadOnly: s.options.ReadOnly, Log: s.say})
+	u, err := graft.New(fs, graft.Config{Specs: s.options.Grafts, ReadOnly: s.options.ReadOnly, NoAtime: s.options.NoAtime, Log: s.say})
 	if err != nil {
 		return nil, err
 	}

@@ -271,6 +271,7 @@ func (s *service) config() overlay.Config {
 	c.XattrPermissions = o.XattrPermissions
 	c.NoACL = o.NoACL
 	c.StaticNlink = o.StaticNlink
+	c.NoAtime = o.NoAtime
 	c.LowersChange = o.Mode == "shared" // asked for, not only because of grafts
 	c.Threshold, c.SettleBudget, c.NoSettle = o.Threshold, o.SettleBudget, o.NoSettle
 	c.Log = s.say

@@ -98,6 +98,9 @@ func (u *Union) mknod(c *overlay.Caller, p *inode, name string, mode, rdev uint3
 // give keeps the descriptor of a file just made for the open that follows: its mode may not let
 // even its owner open it again.
 func (u *Union) give(n *inode, fd int) {
+	if u.quiet {
+		layer.Quiet(fd)
+	}
 	n.mu.Lock()
 	drop(&n.stash)
 	n.stash = newDesc(fd)

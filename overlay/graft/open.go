@@ -86,14 +86,17 @@ func (u *Union) CloseFile(n Node, flags uint32) {
 // openData opens the file of g. g.mu is held.
 func (u *Union) openData(c *overlay.Caller, g *inode, flags int) (*desc, error) {
 	flags |= unix.O_NONBLOCK
-	quiet := 0
-	if g.src.spec.ReadOnly {
+	quiet, open := 0, layer.Open
+	if u.quiet {
+		open = layer.OpenNoAtime
+	}
+	if u.quiet || g.src.spec.ReadOnly {
 		quiet = unix.O_NOATIME
 	}
 	var d *desc
 	err := u.at(g, func(own int) error {
 		return u.may(c, g, func() error {
-			fd, err := layer.Open(own, "", flags|quiet, 0)
+			fd, err := open(own, "", flags|quiet, 0)
 			if err == unix.EPERM && quiet != 0 {
 				fd, err = layer.Open(own, "", flags, 0)
 			}

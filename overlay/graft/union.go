@@ -20,6 +20,7 @@ type Union struct {
 	start time.Time
 	// frozen: nothing of the overlay may change. The grafts may.
 	frozen bool
+	quiet  bool // see Config.NoAtime
 
 	root    Node
 	sources []*source
@@ -38,6 +39,8 @@ type Config struct {
 	Specs []Spec
 	// ReadOnly lets nobody change the overlay; writable grafts stay writable.
 	ReadOnly bool
+	// NoAtime: reading leaves the access times of files.
+	NoAtime bool
 	// Log takes one line for each thing the user should know. nil is package log.
 	Log func(format string, args ...any)
 }
@@ -46,7 +49,7 @@ type Config struct {
 // changed in any layer. Errors are one line. The overlay stays the caller's to close.
 func New(fs *overlay.FS, cfg Config) (_ *Union, err error) {
 	u := &Union{
-		fs: fs, log: cfg.Log, priv: os.Geteuid() == 0, start: time.Now(), frozen: cfg.ReadOnly || fs.ReadOnly(),
+		fs: fs, log: cfg.Log, priv: os.Geteuid() == 0, start: time.Now(), frozen: cfg.ReadOnly || fs.ReadOnly(), quiet: cfg.NoAtime,
 		points: map[Node]map[string]*point{}, devs: map[uint64]uint8{},
 	}
 	u.nodes.init()

@@ -146,7 +146,7 @@ func mountRows(t map[string]row) {
 		"dev":         {func(o *Options) *bool { return &o.NoDev }, false, "device files work (the default for root; others cannot have it)"},
 		"noexec":      {func(o *Options) *bool { return &o.NoExec }, true, "nothing can be executed"},
 		"exec":        {func(o *Options) *bool { return &o.NoExec }, false, "programs can be executed (the default)"},
-		"noatime":     {func(o *Options) *bool { return &o.NoAtime }, true, "reading changes no access times"},
+		"noatime":     {func(o *Options) *bool { return &o.NoAtime }, true, "reading files changes no access times"},
 		"allow_other": {func(o *Options) *bool { return &o.AllowOther }, true, "other users may enter (the default for root)"},
 	} {
 		t[name] = row{text: f.text, set: func(o *Options, _ string) error { *f.field(o) = f.value; return nil }}
