@@ -98,3 +98,38 @@ func inside(t *testing.T, c *harness.CLI, name string) *exec.Cmd {
 	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
 	return cmd
 }
+
+// TestStartWhileCompleted: who starts a container whose command has ended, and whose layer is being completed, gets another
+// run of it.
+func TestStartWhileCompleted(t *testing.T) {
+	c := store(t)
+	c.Do("run", "--name", "big", "app:v1", "dd", "if=/dev/urandom", "of=/big", "bs=1M", "count=300")
+	c.Do("commit", "big", "app:big")
+	c.Do("rm", "big")
+	for i := range 5 {
+		name := fmt.Sprint("box", i)
+		c.Do("run", "-d", "--name", name, "app:big", "sh", "-c", "echo run >> /runs; echo x | dd of=/big conv=notrunc bs=1 seek=5000")
+		reaches := func(states ...string) (reached string) {
+			await(t, "its end", func() bool {
+				b, _ := os.ReadFile(c.Root + "/containers/" + name + "/state.json")
+				for _, s := range states {
+					if strings.Contains(string(b), `"`+s+`"`) {
+						reached = s
+					}
+				}
+				return reached != ""
+			})
+			return reached
+		}
+		if reaches("stopping", "exited") == "exited" {
+			continue
+		}
+		c.Do("start", name)
+		reaches("exited")
+		if b, err := os.ReadFile(c.Root + "/containers/" + name + "/upper/runs"); err != nil || string(b) != "run\nrun\n" {
+			t.Errorf("runs: %q, %v", b, err)
+		}
+		return
+	}
+	t.Skip("it is completed too quickly here")
+}

@@ -180,7 +180,15 @@ func (k *Keeper) running() bool {
 	<-k.begun
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.command != nil && !k.ended
+	if k.command == nil || k.ended {
+		return false
+	}
+	select {
+	case <-k.command.Done(): // what it left is being completed, which may take long
+		return false
+	default:
+		return true
+	}
 }
 
 // exec runs another command for a connection of its own.
