@@ -67,6 +67,9 @@ type Config struct {
 	SettleBudget int64
 	// NoSettle leaves unfinished files unfinished at Close.
 	NoSettle bool
+	// Unwanted is asked while Close completes files, and ends that when nobody wants the upper
+	// any more; may be nil.
+	Unwanted func() bool
 
 	// Log takes one line for each thing the user should know. nil is package log.
 	Log func(format string, args ...any)

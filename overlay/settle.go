@@ -269,7 +269,7 @@ func (fs *FS) lastSettle() error {
 			case <-tick.C:
 			}
 			var st Attr
-			if layer.Stat(stage, takeoverMark, &st) == nil || fs.gone(stage) {
+			if layer.Stat(stage, takeoverMark, &st) == nil || fs.gone(stage) || fs.cfg.Unwanted != nil && fs.cfg.Unwanted() {
 				close(cancel)
 				return
 			}

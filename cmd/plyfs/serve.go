@@ -25,7 +25,7 @@ type service struct {
 	stamp      bool // messages carry the time
 
 	// A mount that belongs to a container (keep.go): it ends when quit is closed, and no
-	// signal means it. discarded, asked then, says that nothing needs to be completed.
+	// signal means it. discarded, asked then and while files are completed, says that none need be.
 	quit      <-chan struct{}
 	discarded func() bool
 	// prepare, if not nil, may add grafts, as soon as the layers are open.
@@ -276,6 +276,7 @@ func (s *service) config() overlay.Config {
 	c.Threshold, c.SettleBudget, c.NoSettle = o.Threshold, o.SettleBudget, o.NoSettle
 	c.Log = s.say
 	c.Progress = s.progress()
+	c.Unwanted = s.discarded
 	return c
 }
 

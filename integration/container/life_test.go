@@ -1,12 +1,14 @@
 package container
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -99,37 +101,79 @@ func inside(t *testing.T, c *harness.CLI, name string) *exec.Cmd {
 	return cmd
 }
 
-// TestStartWhileCompleted: who starts a container whose command has ended, and whose layer is being completed, gets another
-// run of it.
-func TestStartWhileCompleted(t *testing.T) {
-	c := store(t)
+// completing calls f with the name of a container whose command has ended and whose layer is being completed.
+func completing(t *testing.T, c *harness.CLI, f func(name string)) {
+	t.Helper()
 	c.Do("run", "--name", "big", "app:v1", "dd", "if=/dev/urandom", "of=/big", "bs=1M", "count=300")
 	c.Do("commit", "big", "app:big")
 	c.Do("rm", "big")
 	for i := range 5 {
 		name := fmt.Sprint("box", i)
 		c.Do("run", "-d", "--name", name, "app:big", "sh", "-c", "echo run >> /runs; echo x | dd of=/big conv=notrunc bs=1 seek=5000")
-		reaches := func(states ...string) (reached string) {
-			await(t, "its end", func() bool {
-				b, _ := os.ReadFile(c.Root + "/containers/" + name + "/state.json")
-				for _, s := range states {
-					if strings.Contains(string(b), `"`+s+`"`) {
-						reached = s
-					}
-				}
-				return reached != ""
-			})
-			return reached
+		if reaches(t, c, name, "stopping", "exited") == "stopping" {
+			f(name)
+			return
 		}
-		if reaches("stopping", "exited") == "exited" {
-			continue
+	}
+	t.Skip("it is completed too quickly here")
+}
+
+// reaches waits for one of the states, and returns it.
+func reaches(t *testing.T, c *harness.CLI, name string, states ...string) (reached string) {
+	t.Helper()
+	await(t, "its end", func() bool {
+		b, _ := os.ReadFile(c.Root + "/containers/" + name + "/state.json")
+		for _, s := range states {
+			if strings.Contains(string(b), `"`+s+`"`) {
+				reached = s
+			}
 		}
+		return reached != ""
+	})
+	return reached
+}
+
+// Who starts a container that is being completed gets another run of its command.
+func TestStartWhileCompleted(t *testing.T) {
+	c := store(t)
+	completing(t, c, func(name string) {
 		c.Do("start", name)
-		reaches("exited")
+		reaches(t, c, name, "exited")
 		if b, err := os.ReadFile(c.Root + "/containers/" + name + "/upper/runs"); err != nil || string(b) != "run\nrun\n" {
 			t.Errorf("runs: %q, %v", b, err)
 		}
-		return
-	}
-	t.Skip("it is completed too quickly here")
+	})
+}
+
+// Who removes it does not wait for what nobody needs.
+func TestRemovedWhileCompleted(t *testing.T) {
+	c := store(t)
+	completing(t, c, func(name string) {
+		f, err := os.Open(c.Root + "/containers/" + name + "/upper/big")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		var st unix.Stat_t
+		await(t, "the first of it", func() bool { return unix.Fstat(int(f.Fd()), &st) == nil && st.Blocks*512 > 10<<20 })
+		// The daemon stands still until it can hear of the removal, however busy the machine is.
+		b, err := os.ReadFile(c.Root + "/containers/" + name + "/state.json")
+		_, rest, _ := strings.Cut(string(b), `"daemon": `)
+		var daemon int
+		if _, scanned := fmt.Sscan(rest, &daemon); err != nil || scanned != nil || daemon <= 1 {
+			t.Fatalf("%v, %s", err, b)
+		}
+		stopped := unix.Kill(daemon, unix.SIGSTOP)
+		rm := c.Command("rm", "-f", name)
+		if err := errors.Join(stopped, rm.Start()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(100 * time.Millisecond)
+		if err := errors.Join(unix.Kill(daemon, unix.SIGCONT), rm.Wait()); err != nil {
+			t.Error(err)
+		}
+		if err := unix.Fstat(int(f.Fd()), &st); err != nil || st.Nlink != 0 || st.Blocks*512 >= st.Size {
+			t.Errorf("%d links, %d of %d bytes in the upper, %v", st.Nlink, st.Blocks*512, st.Size, err)
+		}
+	})
 }
