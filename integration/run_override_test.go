@@ -70,18 +70,7 @@ func TestMappedOwnersInAttributes(t *testing.T) {
 // A mapping is for access lists as for owners.
 func TestMappedAccessLists(t *testing.T) {
 	harness.NeedRoot(t)
-	list := func(uid, gid uint32) []byte {
-		b := []byte{2, 0, 0, 0}
-		for _, e := range []struct {
-			tag, perm uint16
-			id        uint32
-		}{{1, 6, ^uint32(0)}, {2, 4, uid}, {4, 0, ^uint32(0)}, {8, 4, gid}, {0x10, 4, ^uint32(0)}, {0x20, 0, ^uint32(0)}} {
-			b = binary.LittleEndian.AppendUint16(b, e.tag)
-			b = binary.LittleEndian.AppendUint16(b, e.perm)
-			b = binary.LittleEndian.AppendUint32(b, e.id)
-		}
-		return b
-	}
+	list := func(uid, gid uint32) []byte { return accessList(uid, gid, 4, 0) }
 	l := harness.NewLayers(t, "f secret 1\nf partly 2\nf new 3\nd d")
 	open(t, l)
 	const attr = "system.posix_acl_access"
@@ -133,4 +122,55 @@ func TestMappedAccessLists(t *testing.T) {
 	want(l.Upper+"/d", inherited, list(7, 8))
 	patch(t, l.Mnt+"/secret", 0, "X")
 	want(l.Upper+"/secret", attr, list(5, 6))
+}
+
+// accessList is one as an attribute: the owner may read and write, uid and gid read, as far as the mask lets them.
+func accessList(uid, gid uint32, mask, others uint16) []byte {
+	b := []byte{2, 0, 0, 0}
+	for _, e := range []struct {
+		tag, perm uint16
+		id        uint32
+	}{{1, 6, ^uint32(0)}, {2, 4, uid}, {4, 0, ^uint32(0)}, {8, 4, gid}, {0x10, mask, ^uint32(0)}, {0x20, others, ^uint32(0)}} {
+		b = binary.LittleEndian.AppendUint16(b, e.tag)
+		b = binary.LittleEndian.AppendUint16(b, e.perm)
+		b = binary.LittleEndian.AppendUint32(b, e.id)
+	}
+	return b
+}
+
+// A mode in an attribute and an access list of the file itself are kept in step, as those of a file are.
+func TestAccessListAndModeInAttribute(t *testing.T) {
+	harness.NeedRoot(t)
+	const attr = "system.posix_acl_access"
+	for _, option := range []string{"", "xattr_permissions=1", "xattr_permissions=2"} {
+		l := harness.NewLayers(t, "f a 1\nd d")
+		optioned(t, l, option)
+		for _, name := range []string{"a", "d"} {
+			path := filepath.Join(l.Mnt, name)
+			mode := func(want uint32) {
+				t.Helper()
+				var st unix.Stat_t
+				if err := unix.Lstat(path, &st); err != nil || st.Mode&0o7777 != want {
+					t.Errorf("%q: %s has mode %o, want %o, %v", option, name, st.Mode&0o7777, want, err)
+				}
+			}
+			if err := unix.Setxattr(path, attr, accessList(5, 6, 7, 1), 0); err != nil {
+				t.Fatal(err)
+			}
+			mode(0o671)
+			if err := unix.Chmod(path, 0o640); err != nil {
+				t.Fatal(err)
+			}
+			mode(0o640)
+			buf := make([]byte, 100)
+			n, err := unix.Lgetxattr(path, attr, buf)
+			if want := accessList(5, 6, 4, 0); err != nil || !bytes.Equal(buf[:n], want) {
+				t.Errorf("%q: %s has\n%v, want\n%v, %v", option, name, buf[:max(n, 0)], want, err)
+			}
+			if err := unix.Setxattr(path, attr, accessList(5, 6, 7, 1)[:12], 0); err == nil { // the owner alone is no list
+				t.Error("a list without others was taken")
+			}
+			mode(0o640)
+		}
+	}
 }

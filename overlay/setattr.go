@@ -147,6 +147,11 @@ func (fs *FS) changeOverride(p pin, s *SetAttr) error {
 	if err := fs.override(p.fd, p.name, &st, &set); err != nil {
 		return err
 	}
+	if s.Mask&SetMode != 0 {
+		if err := fs.aclByOverride(p, s.Mode); err != nil {
+			return err
+		}
+	}
 	return fs.changeTimes(p, s)
 }
 

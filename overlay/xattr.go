@@ -119,6 +119,9 @@ func (fs *FS) Setxattr(c *Caller, n *Node, name string, val []byte, flags int, k
 		if err := layer.Setxattr(p.fd, p.name, fs.stored(name), val, flags); err != nil {
 			return err
 		}
+		if name == aclAccess && fs.overrides[fs.upper] != "" {
+			return fs.overrideByACL(p, val, killSGID)
+		}
 		if killSGID && name == aclAccess {
 			var st Attr
 			if err := layer.Stat(p.fd, p.name, &st); err != nil {
