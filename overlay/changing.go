@@ -12,8 +12,10 @@ import (
 // that is not what its name stands for any more loses the name, and the name gets another node.
 // What is copied up is copied whole, so that nothing in the upper depends on a lower file that may go.
 
-// stillThere says whether n is what parent has by that name. If not, n has lost its names. parent.d.names is held.
-func (fs *FS) stillThere(parent *Node, name string, n *Node) bool {
+// stillThere says whether n is what parent has by that name. If not, n has lost its names. A search that failed for
+// another reason than what the layers have says nothing, and is an error: who lost its names would lose what is written to it.
+// parent.d.names is held.
+func (fs *FS) stillThere(parent *Node, name string, n *Node) (bool, error) {
 	f := founds.Get().(*found)
 	defer func() {
 		*f = found{}
@@ -22,8 +24,14 @@ func (fs *FS) stillThere(parent *Node, name string, n *Node) bool {
 	for {
 		*f = found{}
 		seen := fs.altered.Load()
-		if fs.find(parent, name, f) == nil && fs.same(n, f) {
-			return true
+		switch err := fs.find(parent, name, f); err {
+		case nil:
+			if fs.same(n, f) {
+				return true, nil
+			}
+		case unix.ENOENT, unix.ENOTDIR, unix.ELOOP, unix.ESTALE: // the name, or a directory that it was in
+		default:
+			return false, err
 		}
 		if fs.altered.Load() == seen {
 			break
@@ -35,7 +43,7 @@ func (fs *FS) stillThere(parent *Node, name string, n *Node) bool {
 	for _, d := range dead {
 		fs.bury(d)
 	}
-	return false
+	return false, nil
 }
 
 // same says whether the object found is the one that n stands for.

@@ -152,3 +152,62 @@ func TestLowersChange(t *testing.T) {
 		}
 	}
 }
+
+// A lookup that fails for want of something says nothing of the layers: what is open keeps its name, and so what is written
+// to it afterwards.
+func TestLowersChangeFailedLookup(t *testing.T) {
+	dir := t.TempDir()
+	c := DefaultConfig()
+	c.Log = t.Logf
+	c.Lowers, c.Upper, c.Work = []string{dir + "/lower"}, dir+"/upper", dir+"/work"
+	c.LowersChange = true
+	for _, d := range []string{"lower/d", "upper", "work"} {
+		if err := os.MkdirAll(dir+"/"+d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(dir+"/lower/d/f", []byte("old"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	fs, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := fs.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	var a Attr
+	d, err := fs.Lookup(nil, fs.root, "d", &a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := fs.Lookup(nil, d, "f", &a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range d.d.lowers {
+		l.Forget()
+	}
+	var was unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &was); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 3, Max: was.Max}); err != nil {
+		t.Fatal(err)
+	}
+	_, err = fs.Lookup(nil, d, "f", &a)
+	if e := unix.Setrlimit(unix.RLIMIT_NOFILE, &was); e != nil {
+		t.Fatal(e)
+	}
+	if err != unix.EMFILE {
+		t.Errorf("a lookup without descriptors: %v, want EMFILE", err)
+	}
+	if _, err := fs.WriteAt(nil, n, []byte("new"), 0, false); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := os.ReadFile(dir + "/upper/d/f"); string(b) != "new" {
+		t.Errorf("what was written is not in the upper: %q, %v", b, err)
+	}
+}

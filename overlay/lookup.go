@@ -50,14 +50,19 @@ func (fs *FS) Lookup(c *Caller, parent *Node, name string, a *Attr) (*Node, erro
 // lookupLocked is Lookup with parent.d.names held.
 func (fs *FS) lookupLocked(parent *Node, name string, a *Attr) (*Node, error) {
 	if n := fs.nodes.child(parent, name); n != nil {
-		if !fs.cfg.LowersChange || fs.stillThere(parent, name, n) {
-			if err := fs.Getattr(n, a); err != nil {
-				fs.unref(n, 1)
-				return nil, err
+		there, err := true, error(nil)
+		if fs.cfg.LowersChange {
+			there, err = fs.stillThere(parent, name, n)
+		}
+		if there && err == nil {
+			if err = fs.Getattr(n, a); err == nil {
+				return n, nil
 			}
-			return n, nil
 		}
 		fs.unref(n, 1)
+		if err != nil {
+			return nil, err
+		}
 	}
 	f := founds.Get().(*found)
 	defer func() {
