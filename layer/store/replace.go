@@ -26,13 +26,31 @@ func newTarget(said string) (*target, error) {
 	if err != nil {
 		return nil, err
 	}
-	// A link stays one: what it leads to is replaced.
-	if real, err := filepath.EvalSymlinks(path); err == nil {
-		path = real
-	}
-	t := &target{said, path}
+	t := &target{said, throughLinks(path)}
 	t.sweep()
 	return t, nil
+}
+
+// throughLinks returns where opening path to write would make a file, or find one: a link stays one, and what it leads to is
+// replaced.
+func throughLinks(path string) string {
+	at := path
+	for range 40 { // as many as the kernel follows
+		dir, name := filepath.Split(at)
+		dir, err := filepath.EvalSymlinks(dir)
+		if err != nil {
+			return path
+		}
+		at = filepath.Join(dir, name)
+		to, err := os.Readlink(at)
+		if err != nil {
+			return at
+		}
+		if at = to; !filepath.IsAbs(to) {
+			at = dir + "/" + to // not joined: .. is above what a link before it leads to
+		}
+	}
+	return path
 }
 
 // fail gives an error that is about what is beneath temp the target's name.
@@ -59,7 +77,9 @@ func (t *target) sweep() {
 	dir := filepath.Dir(t.path)
 	entries, _ := os.ReadDir(dir)
 	for _, e := range entries {
-		if !strings.HasPrefix(e.Name(), t.prefix()) || !e.Type().IsRegular() && !e.IsDir() {
+		end, begins := strings.CutPrefix(e.Name(), t.prefix())
+		ours := begins && len(end) == 8 && strings.Trim(end, "0123456789abcdef") == "" // see beside
+		if !ours || !e.Type().IsRegular() && !e.IsDir() {
 			continue
 		}
 		path := filepath.Join(dir, e.Name())

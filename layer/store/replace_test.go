@@ -171,20 +171,20 @@ func TestTargetSweep(t *testing.T) {
 	if err := os.MkdirAll(stale+"/blobs/sha256", 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for _, path := range []string{to.beside(), dir + "/.out-123", dir + "/.output.plyfs-123", dir + "/.out.plyfs"} {
+	for _, path := range []string{to.beside(), dir + "/.out-123", dir + "/.output.plyfs-00000004", dir + "/.out.plyfs"} {
 		if err := os.WriteFile(path, nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := errors.Join(os.Symlink(dir+"/.out-123", dir+"/.out.plyfs-link"), unix.Mkfifo(dir+"/.out.plyfs-fifo", 0o600)); err != nil {
+	if err := errors.Join(os.Symlink(dir+"/.out-123", dir+"/.out.plyfs-00000001"), unix.Mkfifo(dir+"/.out.plyfs-00000002", 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	kept := []string{".out-123", ".out.plyfs", ".out.plyfs-fifo", ".out.plyfs-link", ".output.plyfs-123"}
+	kept := []string{".out-123", ".out.plyfs", ".out.plyfs-00000001", ".out.plyfs-00000002", ".output.plyfs-00000004"}
 	if os.Geteuid() == 0 { // somebody else's
-		if err := errors.Join(os.WriteFile(dir+"/.out.plyfs-other", nil, 0o600), os.Chown(dir+"/.out.plyfs-other", 7, 7)); err != nil {
+		if err := errors.Join(os.WriteFile(dir+"/.out.plyfs-00000003", nil, 0o600), os.Chown(dir+"/.out.plyfs-00000003", 7, 7)); err != nil {
 			t.Fatal(err)
 		}
-		kept = append(kept[:4], ".out.plyfs-other", ".output.plyfs-123")
+		kept = append(kept[:4], ".out.plyfs-00000003", ".output.plyfs-00000004")
 	}
 	err := to.directory(func(temp string) error { // a save that goes on
 		err := targetAt(t, dir+"/out").file(writes("x"))
@@ -198,5 +198,47 @@ func TestTargetSweep(t *testing.T) {
 	}
 	if diff := cmp.Diff(strings.Join(kept, " ")+" out", in(t, dir)); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// Only names that we give are swept: others may begin like them.
+func TestTargetSweepsItsOwn(t *testing.T) {
+	dir := tempDir(t)
+	for _, name := range []string{".out.tar.plyfs-notes", ".out.tar.plyfs-0123456", ".out.tar.plyfs-012345678", ".out.tar.plyfs-0123456G"} {
+		if err := os.WriteFile(dir+"/"+name, nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := in(t, dir)
+	if err := os.WriteFile(dir+"/.out.tar.plyfs-0123abcd", nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	targetAt(t, dir+"/out.tar")
+	if got := in(t, dir); got != before {
+		t.Errorf("left: %s, want %s", got, before)
+	}
+}
+
+// A link that leads to nothing yet stays one, too.
+func TestTargetBehindLink(t *testing.T) {
+	dir := tempDir(t)
+	for _, err := range []error{
+		os.MkdirAll(dir+"/far/real", 0o755), os.Symlink("far/real", dir+"/near"),
+		os.Symlink("near/../out.tar", dir+"/one"), os.Symlink(dir+"/one", dir+"/two"),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, text := range []string{"first", "second"} {
+		if err := targetAt(t, dir+"/two").file(writes(text)); err != nil {
+			t.Fatal(err)
+		}
+		if b, err := os.ReadFile(dir + "/far/out.tar"); string(b) != text {
+			t.Errorf("%q, %v, want %q", b, err, text)
+		}
+		if to, err := os.Readlink(dir + "/two"); to != dir+"/one" {
+			t.Errorf("the link is gone: %q, %v", to, err)
+		}
 	}
 }
