@@ -284,7 +284,10 @@ func (s *settler) file(dir int, name, path string) error {
 		p.Close()
 		return nil
 	}
-	full, err := s.fill(p, rec.Valid)
+	full := false
+	if err = p.room(); err == nil {
+		full, err = s.fill(p, rec.Valid)
+	}
 	s.done += rec.Valid
 	switch {
 	case full && err == nil:
