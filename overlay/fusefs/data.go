@@ -72,7 +72,14 @@ func (s *session[N]) write(r *request, n N) unix.Errno {
 		put, err = s.fs.WriteAt(&r.caller, n, data, int64(in.Offset), kill)
 	}
 	if err != nil && put == 0 {
-		return errno(err)
+		e := errno(err)
+		if e == unix.EPERM && in.WriteFlags&fuse.WRITE_CACHE != 0 {
+			// It may never be written: the pages must not go on showing it, nor keep others from
+			// being written that an append adds to them.
+			node, off, size := r.hdr.NodeId, int64(in.Offset), int64(in.Size)
+			s.conn.afterwards(func() error { return s.conn.invalInode(node, off, size) })
+		}
+		return e
 	}
 	s.stat.bytesWritten.Add(uint64(put))
 	answer[fuse.WriteOut](r).Size = uint32(put)

@@ -53,6 +53,22 @@ func (c *conn) later(r *request, f func(cancel <-chan struct{}) unix.Errno) unix
 	return 0
 }
 
+// afterwards runs f when the handler need not wait for it: what it asks of the kernel may wait for the handler's answer.
+func (c *conn) afterwards(f func() error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.late.ended {
+		return
+	}
+	c.late.wg.Add(1)
+	go func() {
+		defer c.late.wg.Done()
+		if err := f(); err != nil {
+			c.logf("%v", err)
+		}
+	}()
+}
+
 // interrupt cancels a request. conn.mu is held.
 func (l *lateAnswers) interrupt(unique uint64) bool {
 	cancel, ok := l.waiting[unique]
