@@ -64,3 +64,17 @@ func TestWhyDespiteLog(t *testing.T) {
 		}
 	}
 }
+
+// Where marks are kept is printed with -v, also where none can be made.
+func TestVerboseMarks(t *testing.T) {
+	harness.NeedRoot(t)
+	l := harness.NewLayers(t, "f a 1")
+	for options, want := range map[string]string{"": "marks in trusted.overlay.", "userxattr": "marks in user.overlay."} {
+		for _, upper := range []string{"", "upperdir=" + l.Upper + ",workdir=" + l.Work + ","} {
+			if out := plyfs(t, "-v", "-o", "lowerdir="+l.Lowers[0]+","+upper+options, l.Mnt); !strings.Contains(out, want) {
+				t.Errorf("%s%s: %s", upper, options, out)
+			}
+			plyfs(t, "umount", l.Mnt)
+		}
+	}
+}

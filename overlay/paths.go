@@ -63,7 +63,7 @@ func findDir(what, path string, r realPaths) (d userDir, err error) {
 	switch {
 	case errors.Is(err, unix.ENOENT):
 		return d, refusal(path, what+" does not exist; create the directory first", unix.ENOENT)
-	case errors.Is(err, unix.ENOTCONN):
+	case errors.Is(err, unix.ENOTCONN), errors.Is(err, unix.ECONNABORTED): // the latter: it died while it was asked
 		return d, refusal(path, "cannot use "+what+": a FUSE daemon that served it is dead; unmount that first", unix.ENOTCONN)
 	case err != nil:
 		return d, failure(path, "cannot use "+what, rootCause(err))

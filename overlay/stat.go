@@ -89,7 +89,7 @@ func (fs *FS) ways(kind string, trees []*layer.Tree) []Ways {
 // work directory, and is for before the first operation.
 func (fs *FS) Describe() []string {
 	if fs.eng == nil {
-		return nil
+		return []string{"marks in " + fs.ns.Name("")}
 	}
 	can := fs.can
 	if all, err := layer.Probe(fs.stage, true); err == nil {

@@ -37,13 +37,13 @@ func Check(path string) error {
 	// The kernel may know the attributes of a mount's root, and it is the daemon who is asked
 	// here whether he lives.
 	n, err := unix.Getxattr(path, CtlStat, nil)
-	if err == unix.ENOTCONN {
+	if died(err) {
 		return fmt.Errorf("%s: %w", path, ErrDead)
 	}
 	answered := err == nil && n > 0
 	var st unix.Stat_t
 	switch err := unix.Stat(path, &st); {
-	case err == unix.ENOTCONN:
+	case died(err):
 		return fmt.Errorf("%s: %w", path, ErrDead)
 	case err == unix.ENOENT:
 		return fmt.Errorf("%s: mount point does not exist; create the directory first", path)
@@ -71,6 +71,9 @@ func Check(path string) error {
 	}
 	return nil
 }
+
+// died says that a mount has no daemon; ECONNABORTED is for a request that its death overtakes.
+func died(err error) bool { return err == unix.ENOTCONN || err == unix.ECONNABORTED }
 
 // mountDevice mounts at path and returns the connection's descriptor.
 func mountDevice(path string, o *Options) (int, error) {
