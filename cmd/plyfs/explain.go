@@ -132,10 +132,10 @@ func printExplanation(w io.Writer, e *explanation) {
 		if p.Note != "" {
 			text += " (" + p.Note + ")"
 		}
-		fmt.Fprintf(t, "  %s\t%s\t%s\n", p.label(), text, oneLine(filepath.Join(p.Dir, p.Name)))
+		fmt.Fprintf(t, "  %s\t%s\t%s\n", p.label(), oneLine(text), oneLine(filepath.Join(p.Dir, p.Name)))
 	}
 	t.Flush()
-	fmt.Fprintf(w, "  %s\n", e.Sentence)
+	fmt.Fprintf(w, "  %s\n", oneLine(e.Sentence))
 }
 
 // explain asks the mount about a file. Of a name that does not exist in the view, the

@@ -71,7 +71,7 @@ func platformText(img *store.Image) string {
 	if img.Variant != "" {
 		s += "/" + img.Variant
 	}
-	return s
+	return oneLine(s)
 }
 
 func dateText(t time.Time) string {

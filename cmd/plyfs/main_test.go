@@ -155,3 +155,15 @@ func TestOneLine(t *testing.T) {
 		}
 	}
 }
+
+// What a layer or an image says of itself does not speak to the terminal.
+func TestForeignText(t *testing.T) {
+	const foreign = "x\ny\x1b[31m"
+	var b strings.Builder
+	printExplanation(&b, &explanation{Path: "/d", Type: "directory",
+		Layers: []part{{Role: "lower", Index: 1, Part: "merged", Marks: []string{"redirect " + foreign}, Note: foreign}}})
+	b.WriteString(platformText(&store.Image{OS: foreign, Arch: foreign, Variant: foreign}))
+	if out := b.String(); strings.Contains(out, "\x1b") || strings.Contains(out, foreign[:2]) {
+		t.Errorf("%q", out)
+	}
+}
