@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -46,13 +47,18 @@ func runCommit(c *command, args []string) error {
 	}
 	ctx, stop := interruptible()
 	defer stop()
-	session, done, err := viewOf(s, box, keepShow)
-	if err != nil {
-		return fmt.Errorf("commit %s: %w", box.Name, err)
-	}
-	changes := image.StreamLayer(func() (io.ReadCloser, error) { return packed(session, *pause) })
-	img, err := s.Commit(ctx, box.Image, changes, store.CommitOptions{Name: f.Arg(1), BaseName: box.ImageName, Author: *author, Comment: *message})
-	done()
+	o := store.CommitOptions{Name: f.Arg(1), BaseName: box.ImageName, Author: *author, Comment: *message}
+	var img *store.Image
+	err = whileEnding(func() error {
+		session, done, err := viewOf(s, box, keepShow)
+		if err != nil {
+			return err
+		}
+		defer done()
+		changes := image.StreamLayer(func() (io.ReadCloser, error) { return packed(session, *pause) })
+		img, err = s.Commit(ctx, box.Image, changes, o)
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("commit %s: %w", box.Name, err)
 	}
@@ -99,6 +105,7 @@ func viewOf(s *store.Store, c *store.Container, purpose string) (session *keeper
 type archive struct {
 	*os.File
 	session *keeper.Session
+	begun   bool  // something was read
 	end     error // once it was reached
 }
 
@@ -117,12 +124,18 @@ func packed(session *keeper.Session, pause bool) (io.ReadCloser, error) {
 
 func (a *archive) Read(b []byte) (int, error) {
 	n, err := a.File.Read(b)
+	a.begun = a.begun || n > 0
 	if err != io.EOF {
 		return n, err
 	}
 	if a.end == nil {
-		if _, a.end = a.session.Wait(); a.end == nil {
+		_, a.end = a.session.Wait()
+		var failure *keeper.Failure
+		switch {
+		case a.end == nil:
 			a.end = io.EOF
+		case a.begun && errors.As(a.end, &failure):
+			a.end = errors.New(failure.Text) // that there may soon be another keeper is no reason to try again
 		}
 	}
 	return n, a.end

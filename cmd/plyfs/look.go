@@ -49,9 +49,6 @@ func (s *subject) through(purpose string, stdout *os.File, args []string) error 
 		if code := exitCode(0); !errors.As(err, &code) || code != lookAgain {
 			return err
 		}
-		if s.state, err = s.store.State(s.box); err != nil {
-			return err
-		}
 	}
 }
 
@@ -74,16 +71,26 @@ func (s *subject) throughOnce(purpose string, stdout *os.File, args []string) er
 	return nil
 }
 
-// look starts that process. The keeper that is asked may just end, or another process be faster to start one.
+// look starts that process.
 func (s *subject) look(purpose string, stdout *os.File, args []string) (session *keeper.Session, done func(), err error) {
-	for until := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+	err = whileEnding(func() (err error) {
+		if s.state, err = s.store.State(s.box); err != nil {
+			return err
+		}
 		session, done, err = s.lookOnce(purpose, stdout, args)
+		return err
+	})
+	return session, done, err
+}
+
+// whileEnding runs f again for as long as the keeper that it asks is just ending, or another process was faster to start
+// one: a container that does not run has one for as long as somebody looks at it.
+func whileEnding(f func() error) error {
+	for until := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		err := f()
 		var failure *keeper.Failure
 		if !errors.As(err, &failure) || !failure.Ending && !failure.Running || time.Now().After(until) {
-			return session, done, err
-		}
-		if s.state, err = s.store.State(s.box); err != nil {
-			return nil, nil, err
+			return err
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"strings"
@@ -43,13 +44,16 @@ func pack(args []string) error {
 		return usagef("%s is for plyfs itself; see plyfs commit", packName)
 	}
 	c := image.Changes{Upper: args[0], View: args[1], Foreign: args[2:]}
+	// Held open, the mount stays: an empty directory would be packed as if everything had been deleted.
 	view, err := os.Open(c.View)
 	if err == nil {
+		defer view.Close()
 		err = unix.Syncfs(int(view.Fd()))
-		view.Close()
 	}
 	if err == nil {
-		err = settle(at(c.View), false)
+		here := place{fmt.Sprintf("/proc/self/fd/%d/.", view.Fd()), c.View}
+		c.View = here.path
+		err = settle(here, false)
 	}
 	if err == nil {
 		err = image.Pack(context.Background(), c, os.Stdout)

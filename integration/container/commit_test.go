@@ -4,7 +4,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -84,4 +86,33 @@ func TestCommitKilled(t *testing.T) {
 	c.Do("commit", "one", "app:v2")
 	c.Want("x\n", "run", "--rm", "app:v2", "cat", "/z")
 	c.Do("start", "-a", "one")
+}
+
+// Who looks at a container that does not run, and has it shown for a moment, is in the way of no commit.
+func TestCommitBesideLooks(t *testing.T) {
+	c := store(t)
+	c.Do("run", "--name", "one", "app:v1", "sh", "-c", "echo x > /note")
+	defer c.Do("rm", "-f", "one")
+	over := make(chan struct{})
+	var looking sync.WaitGroup
+	looking.Go(func() {
+		for {
+			select {
+			case <-over:
+				return
+			case <-time.After(5 * time.Millisecond):
+			}
+			if out, err := c.Command("diff", "one").CombinedOutput(); err != nil || string(out) != "A /note\n" {
+				t.Errorf("diff: %v: %s", err, out)
+			}
+		}
+	})
+	for range 20 {
+		if out, err := c.Command("commit", "one", "beside").CombinedOutput(); err != nil {
+			t.Errorf("commit: %v: %s", err, out)
+		}
+	}
+	close(over)
+	looking.Wait()
+	c.Want("x\n", "run", "--rm", "beside", "cat", "/note")
 }

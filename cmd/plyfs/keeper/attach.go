@@ -85,7 +85,11 @@ func (s *Session) Stop(seconds int, discard bool) error {
 // Pack asks for the writable layer, to be written to a file as an archive; [Session.Wait] returns when it is done.
 // With pause nothing in the container runs meanwhile.
 func (s *Session) Pack(to *os.File, pause bool) error {
-	return s.conn.Send(&Message{Op: opPack, Pause: pause}, to)
+	err := s.conn.Send(&Message{Op: opPack, Pause: pause}, to)
+	if errors.Is(err, unix.EPIPE) { // it may have said why: Wait returns that
+		return nil
+	}
+	return err
 }
 
 // Look starts a process that looks at the view, with these descriptors; [Session.Wait] returns its exit code. An

@@ -22,14 +22,8 @@ func (c *client) look(args []string, stdio [3]*os.File) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	c.looks = true
-	ending := !k.shown || k.ended
-	select {
-	case <-k.quit: // the view is being taken away
-		ending = true
-	default:
-	}
-	if ending {
-		c.send(&Message{Error: "the container is just ending", Code: cell.CodeFailed, Ending: true})
+	if k.ending() {
+		c.send(endingSoon)
 		return
 	}
 	cmd := k.Look(args)
@@ -43,6 +37,18 @@ func (c *client) look(args []string, stdio [3]*os.File) {
 	k.looks.Add(1)
 	go c.looked(cmd)
 }
+
+// ending tells whether the view is being taken away, or never was there. It is called once begun is closed, with mu held.
+func (k *Keeper) ending() bool {
+	select {
+	case <-k.quit:
+		return true
+	default:
+		return !k.shown || k.ended
+	}
+}
+
+var endingSoon = &Message{Error: "the container is just ending", Code: cell.CodeFailed, Ending: true}
 
 // looked waits for the end of that process.
 func (c *client) looked(cmd *exec.Cmd) {
