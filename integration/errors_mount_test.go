@@ -309,6 +309,7 @@ func TestUmountErrors(t *testing.T) {
 	refused(t, l.Root, 2, "usage", "umount")
 	m := l.Plyfs(t)
 	refused(t, l.Lowers[0], 1, "no plyfs is mounted there", "umount", m.Path("a"))
+	refused(t, l.Lowers[0], 1, "not a directory; plyfs explain", "diff", m.Path("a"))
 	// What can be done is done.
 	out, err := harness.Run("umount", l.Root+"/no", l.Mnt)
 	if harness.ExitCode(err) != 1 || mounted(t, l.Mnt) {

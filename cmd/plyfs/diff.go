@@ -67,6 +67,9 @@ func changesIn(p place, name string, out *[]change) error {
 	if err := ask(p, fusefs.CtlExplain, &e); err != nil {
 		return err
 	}
+	if e.Type != "directory" {
+		return fmt.Errorf("%s: not a directory; plyfs explain tells of a file", p.name)
+	}
 	if len(e.Layers) == 0 || e.Layers[0].Role != "upper" || !e.Layers[0].shown() {
 		return nil
 	}

@@ -72,7 +72,7 @@ func unionRows(t map[string]row) {
 	t["index"] = row{value: true, form: "on|off", text: "keep hard links together over copy-ups and mounts",
 		set: func(o *Options, v string) error { return choose(&o.Index, v, "on", "off") }}
 	t["userxattr"] = row{text: "keep marks in user. attributes instead of trusted. ones", set: func(o *Options, _ string) error { o.UserXattr = true; return nil }}
-	t["volatile"] = row{text: "never wait for the disk; not unmounted, the upper is refused at the next mount", set: func(o *Options, _ string) error { o.Volatile = true; return nil }}
+	t["volatile"] = row{text: "wait for the disk at the unmount only; not unmounted, the upper is refused at the next mount", set: func(o *Options, _ string) error { o.Volatile = true; return nil }}
 	t["fsync"] = row{value: true, form: "0|1", text: "0: answer fsync at once",
 		set: func(o *Options, v string) error {
 			on, err := zeroOne(v)
