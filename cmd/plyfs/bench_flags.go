@@ -62,6 +62,9 @@ func (b *benchFlags) options(peers []*rig.Peer) (bench.Options, error) {
 		if o.Largest, err = sample.ParseBytes(*b.largest); err != nil {
 			return o, usagef("bench: --largest: %w", err)
 		}
+		if o.Largest < 1 { // in Options 0 stands for the default
+			return o, usagef("bench: --largest: %d: want 1 or more", o.Largest)
+		}
 	}
 	for _, only := range []struct {
 		flag, pattern string

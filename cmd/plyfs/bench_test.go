@@ -36,6 +36,7 @@ func TestBenchUsage(t *testing.T) {
 		"copyup --size many":                `--size: "many" is not a size`,
 		"copyup --offset -1":                `--offset: "-1" is not a size`,
 		"copyup --largest -1":               `--largest: "-1" is not a size`,
+		"copyup --largest 0":                "--largest: 0: want 1 or more",
 		"copyup --largest 1":                "--largest: no case",
 		"copyup --pattern cut":              `--pattern: unknown: "cut"; there are overwrite, append`,
 		"copyup --apart":                    "--filesystem: needed where the layers are on another filesystem",

@@ -77,9 +77,18 @@ func (f *File) Same(g *File) bool {
 	if f.direct || g.direct {
 		return f.path == g.path
 	}
-	a, errA := filepath.Abs(f.real)
-	b, errB := filepath.Abs(g.real)
+	a, errA := f.place()
+	b, errB := g.place()
 	return errA == nil && errB == nil && a == b
+}
+
+// place is real with a directory that every path of the file has.
+func (f *File) place() (string, error) {
+	dir, err := filepath.EvalSymlinks(filepath.Dir(f.real))
+	if err != nil {
+		return "", err
+	}
+	return filepath.Abs(filepath.Join(dir, filepath.Base(f.real)))
 }
 
 // Write replaces the file by what write writes, once that is complete and on the disk.

@@ -192,3 +192,24 @@ func TestDir(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 }
+
+// Two paths of a file that is not there yet are one place.
+func TestSameBehindLink(t *testing.T) {
+	dir := t.TempDir()
+	if err := errors.Join(os.Mkdir(dir+"/real", 0o755), os.Symlink("real", dir+"/link")); err != nil {
+		t.Fatal(err)
+	}
+	a, err := Check(dir + "/real/out")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]bool{"link/out": true, "link/../real/out": true, "link/other": false} {
+		b, err := Check(dir + "/" + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if a.Same(b) != want {
+			t.Errorf("%s: %v, want %v", path, !want, want)
+		}
+	}
+}
