@@ -108,7 +108,7 @@ func TestFillKilled(t *testing.T) {
 	c.Do("run", "--rm", "-v", "whole:/data", "app:v1", "true")
 	want := harness.Dump(t, c.Root+"/volumes/whole/data", true)
 	middle := 0
-	for n := range 12 {
+	for n := 0; n < 12 || middle < 4 && n < 60; n++ { // more where the machine has other things to do: it may be too late then
 		vol := fmt.Sprintf("vol%d", n)
 		cmd := c.Command("run", "--rm", "-v", vol+":/data", "app:v1", "true")
 		if err := cmd.Start(); err != nil {
@@ -119,7 +119,7 @@ func TestFillKilled(t *testing.T) {
 			_, err := os.Lstat(stage)
 			return err == nil || len(names(c.Root+"/volumes/"+vol+"/data")) > 0
 		})
-		time.Sleep(time.Duration(n) * 300 * time.Microsecond)
+		time.Sleep(time.Duration(n%12) * 300 * time.Microsecond)
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 		if len(names(c.Root+"/volumes/"+vol+"/data")) < many {
@@ -134,7 +134,7 @@ func TestFillKilled(t *testing.T) {
 		}
 	}
 	if middle < 4 {
-		t.Errorf("only %d of 12 were killed in the middle", middle)
+		t.Errorf("only %d were killed in the middle", middle)
 	}
 }
 
