@@ -295,7 +295,7 @@ func (m *member) use(n *Node) (what string, err error) {
 	case 2:
 		return "getattr", fs.Getattr(n, &a)
 	case 3:
-		return "chmod", fs.Setattr(nil, n, &SetAttr{Mask: SetMode, Mode: 0o600 | rnd.Uint32N(64)}, &a)
+		return "chmod", fs.Setattr(nil, n, &SetAttr{Mask: SetMode, Mode: 0o700 | rnd.Uint32N(64)}, &a)
 	case 4:
 		b := bytes.Repeat([]byte{byte('A' + rnd.IntN(26))}, crowdChunk)
 		_, err = fs.WriteAt(nil, n, b, []int64{0, crowdFar}[rnd.IntN(2)], false)

@@ -285,6 +285,14 @@ func (fs *FS) linkedAs(n, parent *Node, up *layer.Dir, fd int, name string, a *A
 	if err := layer.Stat(fd, name, &st); err != nil {
 		return err
 	}
+	if st.Nlink == 2 && n.ino.Load() == fs.viewIno(fs.upper, st.Ino) && hasMark(fd, name, fs.attr("origin"), nil) {
+		// The mark was not looked at, in a directory that the kernel did not call impure: with two names it would be,
+		// at the next mount, and the number would be another one (see search.origin).
+		_ = layer.Removexattr(fd, name, fs.attr("origin"))
+		if err := layer.Stat(fd, name, &st); err != nil {
+			return err
+		}
+	}
 	if n.anchor >= 0 {
 		// It has a name to be found by again.
 		unix.Close(int(n.anchor))

@@ -215,6 +215,27 @@ var scripts = map[string]string{
 			write a/x/h 0 10 3
 			remount
 			rename a/x c/x`,
+	"the number of a file linked after the kernel moved it": `
+		variant metacopy
+		on tmpfs
+		layer
+			symlink /nowhere e
+			rename e c
+			mkdir a 0000
+		layer
+			mkdir a/c 0000
+		layer
+			link c a/e
+		run
+			put e 114 213
+			rmtree a/e
+			mkdir a/e 0600
+			rename e c exchange
+			rename e a/c exchange
+			swap
+			rename a/c a/e/c noreplace
+			swap
+			link a/e/c e/e`,
 	"the number of a linked file after a visit in the kernel": `
 		variant moves
 		layer
