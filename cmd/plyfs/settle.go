@@ -71,7 +71,7 @@ func settle(p place, progress bool) error {
 	go func() {
 		err := ask(p, fusefs.CtlSettle, &struct{}{})
 		if errors.Is(err, unix.EIO) {
-			err = fmt.Errorf("%s: not all partly copied files can be completed; the daemon's log says which, and why", p.name)
+			err = fmt.Errorf("%s: not all partly copied files can be completed; plyfs check lists them, the daemon's log (--log) says why", p.name)
 		}
 		done <- err
 	}()
