@@ -19,6 +19,9 @@ func (p *Partial) Complete(budget int64, cancel <-chan struct{}) (finished bool,
 	start := time.Now()
 	p.completing.Lock()
 	defer p.completing.Unlock()
+	if err := p.room(); err != nil && budget <= 0 {
+		return false, err
+	}
 	full, copied, err := p.fill(budget, cancel)
 	if full && err == nil {
 		if err = p.Sync(true); err == nil {

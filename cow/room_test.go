@@ -1,6 +1,7 @@
 package cow
 
 import (
+	"errors"
 	"os"
 	"strings"
 	"testing"
@@ -28,6 +29,11 @@ func TestSettleWithoutRoom(t *testing.T) {
 			if len(w.logged) != 1 || !strings.Contains(w.logged[0], "/large: cannot be completed: it needs 64 MiB") {
 				t.Errorf("logged %q", w.logged)
 			}
+			p := w.partial("large")
+			if _, err := p.Complete(0, nil); !errors.Is(err, unix.ENOSPC) {
+				t.Errorf("Complete: %v", err)
+			}
+			p.Close()
 			for name, most := range map[string]int64{"large": 1 << 20, "fits": 5 << 20, "sparse": 3 << 20} {
 				var st unix.Stat_t
 				if err := unix.Stat(w.upperPath(name), &st); err != nil || st.Blocks*512 > most {

@@ -202,3 +202,23 @@ func TestLayerThatWasNotSettled(t *testing.T) {
 	sameBytes(t, m.Path("big"), want)
 	m.Close(t)
 }
+
+// TestPassthroughReadsWhatHasNoRoom: a file that cannot be completed, for want of room, is read without passthrough.
+func TestPassthroughReadsWhatHasNoRoom(t *testing.T) {
+	l := harness.NewLayersOn(t, harness.Filesystem(t, "ext4", 32<<20), "f small x")
+	low := filepath.Join(harness.Dir(t), "low")
+	must(t, os.Mkdir(low, 0o755))
+	harness.Make(t, low, "F big 64M")
+	l.Lowers = append(l.Lowers, low)
+	m := l.Plyfs(t, manual...)
+	want := writeAt(t, m.Path("big"), harness.Bytes(64<<20), "x", 100_000)
+	m.Close(t)
+	m = l.Plyfs(t, append([]string{"--mode", "passthrough"}, manual...)...)
+	sameBytes(t, m.Path("big"), want)
+	if f, err := os.OpenFile(m.Path("big"), os.O_WRONLY, 0); !errors.Is(err, unix.ENOSPC) {
+		f.Close()
+		t.Errorf("opening it for writing after a reader has closed it: %v", err)
+	}
+	harness.Make(t, m.Dir, "f new n")
+	m.Close(t)
+}

@@ -1,6 +1,7 @@
 package fusefs
 
 import (
+	"errors"
 	"sync"
 	"sync/atomic"
 	"unsafe"
@@ -140,13 +141,15 @@ func (f *openFiles[N]) how(r *request, n N, flags uint32, keep, direct bool, o *
 		h.mu.Unlock()
 		fd, upper, release, err := f.s.fs.Backing(&r.caller, n, write)
 		h.mu.Lock()
-		if err != nil {
+		switch {
+		case !write && errors.Is(err, unix.ENOSPC):
+			// No room to complete an unfinished file: it can be read as in the other modes.
+		case err != nil:
 			f.unback(f.leave(id)) // h.mu is held
 			return errno(err)
-		}
-		if h.cached || h.backing != 0 { // somebody was faster
+		case h.cached || h.backing != 0: // somebody was faster
 			release()
-		} else {
+		default:
 			f.back(h, fd, upper, release)
 		}
 	}
