@@ -234,9 +234,9 @@ func (s *Session) raw(input bool) func() {
 			_ = cell.Resize(s.terminal, uint16(h), uint16(w))
 		}
 	}
-	resize()
 	ch := make(chan os.Signal, 1)
-	signal.Notify(ch, unix.SIGWINCH)
+	signal.Notify(ch, unix.SIGWINCH) // before it is asked for the first time: no change may be missed between the two
+	resize()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
