@@ -41,8 +41,8 @@ func below(root string) opener {
 	}
 }
 
-// eachEntry calls f with the fields of every line of a file like /etc/passwd. A
-// missing file has no lines. A fifo or device in its place does not hold us up.
+// eachEntry calls f with the fields of every line of a file like /etc/passwd that has
+// at least so many. A missing file has no lines. A fifo or device in its place does not hold us up.
 func eachEntry(open opener, path string, fields int, f func([]string)) error {
 	file, err := open(path)
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
@@ -60,7 +60,7 @@ func eachEntry(open opener, path string, fields int, f func([]string)) error {
 	lines := bufio.NewScanner(io.LimitReader(file, maxUserFile))
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
-		if e := strings.Split(lines.Text(), ":"); len(e) >= fields {
+		if e := strings.Split(strings.TrimSpace(lines.Text()), ":"); len(e) >= fields {
 			f(e)
 		}
 	}
@@ -88,24 +88,32 @@ const (
 )
 
 // lookUp finds spec, NAME|UID[:GROUP|GID], in the view's passwd and group files, by the rules of
-// Docker: a number need not be listed; without a group it is the user's own, with the
-// further groups that list the user.
+// Docker: what is a number is an id, even where it is somebody's name, and need not be listed;
+// without a group it is the user's own, with the further groups that list the user. The
+// last fields of a line may be missing.
 func lookUp(spec string, open opener) (*Identity, error) {
-	who, groupSpec, hasGroup := strings.Cut(spec, ":")
+	who, groupSpec, _ := strings.Cut(spec, ":")
 	if who == "" {
 		who = "0"
 	}
 	out := &Identity{Home: "/"}
 	number, numeric := id(who)
 	found, name := false, ""
-	err := eachEntry(open, passwd, 6, func(e []string) {
+	err := eachEntry(open, passwd, 4, func(e []string) {
 		uid, ok1 := id(e[2])
 		gid, ok2 := id(e[3])
-		if found || !ok1 || !ok2 || e[0] != who && !(numeric && uid == number) {
+		matches := e[0] == who
+		if numeric {
+			matches = uid == number
+		}
+		if found || !ok1 || !ok2 || !matches {
 			return
 		}
 		found, name = true, e[0]
-		out.UID, out.GID, out.Home = uid, gid, e[5]
+		out.UID, out.GID = uid, gid
+		if len(e) > 5 {
+			out.Home = e[5]
+		}
 	})
 	switch {
 	case err != nil:
@@ -121,7 +129,7 @@ func lookUp(spec string, open opener) (*Identity, error) {
 	if out.Home == "" {
 		out.Home = "/"
 	}
-	if hasGroup {
+	if groupSpec != "" {
 		if out.GID, err = lookUpGroup(groupSpec, open); err != nil {
 			return nil, err
 		}

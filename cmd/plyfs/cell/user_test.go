@@ -15,7 +15,7 @@ func TestLookUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	files := map[string]string{
-		"passwd": "root:x:0:0:root:/root:/bin/sh\n# nothing\napp:x:1000:1001:App:/home/app:/bin/sh\n7:x:70:71::/seven:\nhomeless:x:8:8:::\nbad:x:y:z:::\n",
+		"passwd": "root:x:0:0:root:/root:/bin/sh\n# nothing\napp:x:1000:1001:App:/home/app:/bin/sh\n7:x:70:71::/seven:\nhomeless:x:8:8:::\nbad:x:y:z:::\nshort:x:9:10\nold:x:11:13::/dos\r\n",
 		"group":  "root:x:0:\napp:x:1001:\naudio:x:29:other,app\nvideo:x:44:app\n12:x:90:\n",
 	}
 	for name, text := range files {
@@ -35,7 +35,13 @@ func TestLookUp(t *testing.T) {
 		{"app:55", &Identity{UID: 1000, GID: 55, Home: "/home/app"}},
 		{"4321", &Identity{UID: 4321, Home: "/"}},
 		{"4321:audio", &Identity{UID: 4321, GID: 29, Home: "/"}},
-		{"7", &Identity{UID: 70, GID: 71, Home: "/seven"}}, // a name of digits is a name
+		{"7", &Identity{UID: 7, Home: "/"}}, // digits are a number, even where they are somebody's name
+		{"70", &Identity{UID: 70, GID: 71, Home: "/seven"}},
+		{"app:12", &Identity{UID: 1000, GID: 12, Home: "/home/app"}},
+		{"app:", &Identity{UID: 1000, GID: 1001, Groups: []uint32{29, 44}, Home: "/home/app"}}, // no group is said
+		{":", &Identity{Home: "/root"}},
+		{"short", &Identity{UID: 9, GID: 10, Home: "/"}}, // lines without the last fields
+		{"old", &Identity{UID: 11, GID: 13, Home: "/dos"}},
 		{"homeless", &Identity{UID: 8, GID: 8, Home: "/"}},
 		{"nobody", nil},
 		{"bad", nil},
