@@ -11,7 +11,7 @@ type scenario struct {
 	data string // name of the data set; equal names share it
 	make func(dir string) (*data, error)
 	// ownPlain gives the plain directory's round a copy of its own, because
-	// the steps change lower files.
+	// the steps change the tree, and others, or the next round, begin with the same.
 	ownPlain bool
 	// cold empties the machine's caches before the mount.
 	cold bool
@@ -167,7 +167,7 @@ func scenarios(z sizes) []scenario {
 			{name: "daemon memory", kind: kindMemory},
 			{name: "daemon memory, forgotten", kind: kindForget},
 		}},
-		scenario{name: "eight clients", data: "source", make: sourceTree(z.source), steps: []step{
+		scenario{name: "eight clients", data: "source", make: sourceTree(z.source), ownPlain: true, steps: []step{
 			{name: "stat, first", req: named("stat", 8), per: z.source},
 			{name: "stat, again", req: named("stat", 8), per: z.source},
 			{name: "open+read, first", req: named("openread", 8), per: z.source},
