@@ -77,6 +77,9 @@ func (o *containerFlags) graft(parse func(string) (graft.Spec, error)) func(stri
 		if err != nil {
 			return err
 		}
+		if err := cell.CheckTarget(g.Target); err != nil {
+			return err
+		}
 		m := store.Mount{Type: g.Kind.String(), Source: g.Source, Target: g.Target, ReadOnly: g.ReadOnly, NoCopy: g.NoCopy,
 			Size: g.Size, Mode: g.Mode, UID: g.UID, GID: g.GID}
 		if g.Kind == graft.Bind {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -171,8 +172,25 @@ func prepareRun(s *store.Store, c *store.Container, img *store.Image, srv *servi
 	for _, m := range c.Mounts {
 		mounted = append(mounted, m.Target)
 	}
+	k.Spec.Mounted = cellMounts(srv.options.Grafts)
 	k.Pack = packer(s, c, mounted)
 	return nil
+}
+
+// cellMounts describes grafts to whoever mounts them once more.
+func cellMounts(grafts []graft.Spec) []cell.Mount {
+	var out []cell.Mount
+	for _, g := range grafts {
+		m := cell.Mount{Target: g.Target, Source: cmp.Or(g.Path, g.Source), ReadOnly: g.ReadOnly}
+		if g.Kind == graft.Tmpfs {
+			m.Options = []string{"nosuid", "nodev", fmt.Sprintf("mode=%o", cmp.Or(g.Mode, 0o1777)), fmt.Sprintf("uid=%d", g.UID), fmt.Sprintf("gid=%d", g.GID)}
+			if g.Size != 0 {
+				m.Options = append(m.Options, fmt.Sprintf("size=%d", g.Size))
+			}
+		}
+		out = append(out, m)
+	}
+	return out
 }
 
 // layersOf are the options of a mount of a container without what is mounted into it.

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"errors"
 	"os"
+	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -31,6 +33,11 @@ func addMountPoints(s *store.Store, c *store.Container, o *mountopt.Options, vie
 		case err != nil:
 			return false, err
 		case there:
+			continue
+		}
+		if name == "tmp" && slices.ContainsFunc(o.Grafts, func(g graft.Spec) bool { return strings.HasPrefix(g.Target, "/tmp/") }) {
+			// One that is mounted over the view would hide what is to be seen in it.
+			o.Grafts = append(o.Grafts, graft.Spec{Kind: graft.Tmpfs, Target: "/tmp"})
 			continue
 		}
 		if err := os.Mkdir(empty, 0o755); err != nil && !errors.Is(err, os.ErrExist) {

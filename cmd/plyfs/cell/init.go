@@ -51,7 +51,7 @@ func becomeCommand(s *Spec) error {
 		return fmt.Errorf("private mounts: %w", err)
 	}
 	m := mounter{root: s.Root}
-	if err := m.all(s.Tmp); err != nil {
+	if err := m.all(s); err != nil {
 		return err
 	}
 	if s.Hostname != "" {

@@ -39,12 +39,16 @@ func absolute(names []string) []string {
 	return out
 }
 
-func (m *mounter) all(tmp bool) error {
+func (m *mounter) all(s *Spec) error {
+	again, err := m.uncover(outermost(s.Covered()))
+	if err != nil {
+		return err
+	}
 	steps := []func() error{m.proc, m.dev, m.sys, m.protect}
-	if tmp {
+	if s.Tmp {
 		steps = append(steps, m.tmp)
 	}
-	for _, step := range steps {
+	for _, step := range append(steps, again) {
 		if err := step(); err != nil {
 			return err
 		}

@@ -12,8 +12,17 @@ type Spec struct {
 	User     string   // NAME|UID[:GROUP|GID] of the view's /etc/passwd and /etc/group; "" is root
 	Terminal bool     // a new terminal is its standard input, output and error
 	Tmp      bool     // mount an empty /tmp; not for Exec
+	Mounted  []Mount  // what is mounted into the view; not for Exec
 
 	Rows, Columns uint16 // size of the terminal; 0: not known
+}
+
+// Mount is something that is mounted into the view.
+type Mount struct {
+	Target   string // absolute and clean, in the view
+	Source   string // path of the host; "" is a tmpfs
+	ReadOnly bool
+	Options  []string // of a tmpfs, as mount(8) takes them
 }
 
 // Exit codes for failures that are not the command's own, as Docker has them.

@@ -118,6 +118,17 @@ func bundle(s *cell.Spec, bindSys bool) (*ociConfig, error) {
 	if s.Tmp {
 		config.Mounts = append(config.Mounts, ociMount{"/tmp", "tmpfs", "tmpfs", []string{"nosuid", "nodev", "mode=1777"}})
 	}
+	for _, m := range s.Covered() {
+		// From its source: where the view has it the runtime has already mounted something else.
+		mount := ociMount{m.Target, "bind", m.Source, []string{"rbind"}}
+		if m.Source == "" {
+			mount = ociMount{m.Target, "tmpfs", "tmpfs", m.Options}
+		}
+		if m.ReadOnly {
+			mount.Options = append(mount.Options, "ro")
+		}
+		config.Mounts = append(config.Mounts, mount)
+	}
 	return config, nil
 }
 
