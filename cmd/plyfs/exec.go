@@ -58,7 +58,7 @@ func runExec(c *command, args []string) error {
 	}
 	session, err := dialLive(s, box)
 	if err == nil && session == nil {
-		return failedError{fmt.Errorf("container %s is not running; plyfs start %s runs it", box.Name, box.Name), exitFailed}
+		return ours(fmt.Errorf("container %s is not running; plyfs start %s runs it", box.Name, box.Name))
 	}
 	if err != nil {
 		return ours(err)

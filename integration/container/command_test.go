@@ -36,6 +36,7 @@ func TestExitCodesAndSignals(t *testing.T) {
 		c.Ends(128+9, "exec", "deaf", "sh", "-c", "kill -9 $$")
 		c.Ends(128+15, "exec", "deaf", "sh", "-c", "kill $$; sleep 5")
 		c.Ends(125, "exec", "-w", "/nowhere", "deaf", "true")
+		c.Ends(125, "exec", "nosuch", "true")
 		c.Ends(1, "exec", "deaf", "stat", "/nowhere")
 		c.Want("deaf\n", "stop", "-t", "1", "deaf")
 		if got := harness.ExitCode(cmd.Wait()); got != 128+9 {
@@ -44,6 +45,7 @@ func TestExitCodesAndSignals(t *testing.T) {
 		if out := c.Do("ps", "-a"); !strings.Contains(out, "exited (137)") {
 			t.Errorf("ps -a: %s", out)
 		}
+		c.Ends(125, "exec", "deaf", "true")
 		c.Do("commit", "deaf", "after:v1")
 		c.Want("x\n", "run", "--rm", "after:v1", "cat", "/x")
 		c.Do("rm", "deaf")

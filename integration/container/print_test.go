@@ -44,6 +44,9 @@ func TestJSON(t *testing.T) {
 	if one.Name != "one" || one.State.Status != "created" {
 		t.Errorf("create: %+v", one)
 	}
+	if out := c.Do("ps", "-a", "--json"); strings.Contains(out, "null") {
+		t.Errorf("a list that is empty is null: %s", out)
+	}
 	read(&one, "run -d --json --name two app:v1 sleep 1000")
 	if one.Name != "two" || one.State.Status != "running" {
 		t.Errorf("run -d: %+v", one)

@@ -86,6 +86,21 @@ func TestAnonymousVolumes(t *testing.T) {
 	want(0, "prune")
 }
 
+// Of several containers whose volumes are taken, the last one named has a target; what is said by itself comes before
+// them all; and :ro takes the writing from what was writable, but gives it to nothing.
+func TestVolumesFromSeveral(t *testing.T) {
+	c := store(t)
+	c.Do("create", "--name", "one", "-v", "first:/x", "-v", "shared:/y:ro", "app:v1", "true")
+	c.Do("create", "--name", "two", "-v", "second:/x", "app:v1", "true")
+	write := []string{"app:v1", "sh", "-c", "echo . > /x/it; touch /y/it"}
+	with := func(flags ...string) []string { return append(append([]string{"run", "--rm"}, flags...), write...) }
+	c.Fails("/y/it: Read-only", with("--volumes-from", "one", "--volumes-from", "two")...)
+	c.Want("it\n", "run", "--rm", "-v", "second:/s", "app:v1", "ls", "/s")
+	c.Want("", "run", "--rm", "-v", "first:/f", "app:v1", "ls", "/f")
+	c.Fails("/x/it: Read-only", "run", "--rm", "--volumes-from", "two", "--volumes-from", "two:ro", "app:v1", "touch", "/x/it")
+	c.Do(with("--volumes-from", "one:ro", "-v", "mine:/x", "-v", "own:/y")...)
+}
+
 const many = 300
 
 // manyFiles is a store whose image has a directory with many files.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -176,16 +177,17 @@ func (s *Store) nameContainer(c *Container) error {
 }
 
 // gatherMounts adds to the mounts of c those of other containers, and the image's VOLUMEs. What was
-// asked for by its target comes before what comes along.
+// asked for by its target comes before what comes along, and the last of the containers before the others, as with Docker.
 func (s *Store) gatherMounts(c *Container, from []VolumesFrom, img *Image) error {
 	at := map[string]bool{}
+	c.Mounts = append([]Mount{}, c.Mounts...) // none is no null
 	for _, m := range c.Mounts {
 		if at[m.Target] {
 			return fmt.Errorf("two mounts at %s", m.Target)
 		}
 		at[m.Target] = true
 	}
-	for _, f := range from {
+	for _, f := range slices.Backward(from) {
 		other, err := s.container(f.Container)
 		if err != nil {
 			return fmt.Errorf("volumes from: %w", err)
