@@ -83,7 +83,7 @@ func runImageLoad(c *command, args []string) error {
 	if slices.Contains(f.Args(), "-") && term.IsTerminal(int(os.Stdin.Fd())) {
 		return usagef("image load: an archive does not come from a terminal; name a file, or use < FILE")
 	}
-	return l.each(f.Args(), func(ctx context.Context, s *store.Store, path string) (*image.Source, error) {
+	return l.each(c.name, f.Args(), func(ctx context.Context, s *store.Store, path string) (*image.Source, error) {
 		src, err := image.Open(ctx, path, image.OpenOptions{Platform: p, Temp: s.Path("staging"), Plain: *plain})
 		if err == nil && src.Kind == image.RootDir {
 			if err = apart(s, path); err != nil {
@@ -105,7 +105,7 @@ func runImagePull(c *command, args []string) error {
 	if err != nil {
 		return err
 	}
-	return l.each(f.Args(), func(ctx context.Context, _ *store.Store, ref string) (*image.Source, error) {
+	return l.each(c.name, f.Args(), func(ctx context.Context, _ *store.Store, ref string) (*image.Source, error) {
 		if _, err := store.ParseReference(ref); err != nil {
 			return nil, err
 		}
@@ -130,10 +130,10 @@ func apart(s *store.Store, path string) error {
 	return nil
 }
 
-// each brings in the images of every source, and prints them.
-func (l *loadFlags) each(args []string, open func(ctx context.Context, s *store.Store, arg string) (*image.Source, error)) error {
+// each brings in the images of every source, and prints them. what is the command.
+func (l *loadFlags) each(what string, args []string, open func(ctx context.Context, s *store.Store, arg string) (*image.Source, error)) error {
 	if *l.name != "" && len(args) > 1 {
-		return usagef("image: one name for several images; load them without --name")
+		return usagef("%s: one name for several images; load them without --name", what)
 	}
 	if *l.name != "" {
 		if _, err := store.ParseName(*l.name); err != nil {
@@ -147,14 +147,14 @@ func (l *loadFlags) each(args []string, open func(ctx context.Context, s *store.
 	ctx, stop := interruptible()
 	defer stop()
 	all := []*store.Image{}
-	err = eachName(args, "image", func(arg string) error {
+	err = eachName(args, what, func(arg string) error {
 		src, err := open(ctx, s, arg)
 		if err != nil {
 			return err
 		}
 		defer src.Close()
 		if *l.name != "" && len(src.Images) > 1 {
-			return usagef("image: %s has %d images: one name for several; load them without --name", arg, len(src.Images))
+			return usagef("%s: %s has %d images: one name for several; load them without --name", what, arg, len(src.Images))
 		}
 		for _, in := range src.Images {
 			img, err := l.add(ctx, s, in, arg)

@@ -61,6 +61,25 @@ func TestExitCodesAndSignals(t *testing.T) {
 	})
 }
 
+// A runtime's complaint is told from the command's being missing or not to be executed.
+func TestExitCodesWithRuntime(t *testing.T) {
+	c := store(t)
+	for _, runtime := range runtimes(t) {
+		if runtime != "" {
+			harness.NeedTool(t, runtime)
+		}
+		run := []string{"run", "--rm", "--runtime", runtime}
+		c.Ends(7, append(run, "app:v1", "sh", "-c", "exit 7")...)
+		c.Ends(125, append(run, "--read-only", "-w", "/nowhere", "app:v1", "true")...)
+		for _, cmd := range []string{"/data", "/data/list"} {
+			c.Ends(126, append(run, "app:v1", cmd)...)
+		}
+		for _, cmd := range []string{"nosuch", "/no/such"} {
+			c.Ends(127, append(run, "app:v1", cmd)...)
+		}
+	}
+}
+
 // What the flags of run are about, as the command sees it.
 func TestFlagsOfRun(t *testing.T) {
 	both(t, func(t *testing.T, c *harness.CLI) {

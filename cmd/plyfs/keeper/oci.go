@@ -121,6 +121,9 @@ func (o *OCI) complaint(log string, err error) error {
 	}
 	code := cell.CodeFailed
 	switch lower := strings.ToLower(text); {
+	case strings.HasPrefix(lower, "chdir "), strings.HasPrefix(lower, "mkdir "): // the working directory
+	case strings.HasPrefix(lower, "open executable"):
+		code = cell.CodeNotRunnable
 	case strings.Contains(lower, "no such file or directory"), strings.Contains(lower, "not found"):
 		code = cell.CodeNotFound
 	case strings.Contains(lower, "permission denied"), strings.Contains(lower, "exec format error"):
