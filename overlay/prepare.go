@@ -119,9 +119,10 @@ func (fs *FS) chooseNamespace() error {
 	return nil
 }
 
-// readNamespace is the namespace of a view without an upper.
+// readNamespace is the namespace of a view without an upper. Root of a user namespace can
+// neither write nor read trusted attributes.
 func (fs *FS) readNamespace() whiteout.Namespace {
-	if fs.cfg.UserXattr == On || (fs.cfg.UserXattr == Auto && !fs.self.privileged) {
+	if fs.cfg.UserXattr == On || (fs.cfg.UserXattr == Auto && !(fs.self.privileged && initialUsers())) {
 		return whiteout.User
 	}
 	return whiteout.Trusted

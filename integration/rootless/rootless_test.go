@@ -164,6 +164,25 @@ func TestVolumes(t *testing.T) {
 	c.Want("welcome\nmilk\n", "run", "--rm", "-v", "todo:/data", "app:v1")
 	c.Want("more\ntodo\n", "volume", "ls", "-q")
 	c.Do("volume", "rm", "more", "todo")
+	// What a mark of the image hides does not come into a volume.
+	c.Want("new\n", "run", "--rm", "-v", "old:/old", "app:v1", "ls", "/old")
+	c.Do("volume", "rm", "old")
+}
+
+// In a user namespace, as Podman has a rootless image mounted, a view without an upper finds the marks
+// where a user's are.
+func TestMarksOfReadOnlyView(t *testing.T) {
+	c := &harness.CLI{T: t, As: harness.NewAccount(t)}
+	if out, err := c.As.Command("sh", "-ec", "mkdir -p top/d low/d view; touch top/d/new low/d/hidden").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if err := unix.Setxattr(c.As.Home+"/top/d", "user.overlay.opaque", []byte("y"), 0); err != nil {
+		t.Fatal(err)
+	}
+	cmd := c.As.Command("unshare", "-Urm", "sh", "-ec", `"$1" -o lowerdir=top:low view; ls view/d; "$1" umount view`, "sh", harness.Binary())
+	if out, err := cmd.CombinedOutput(); err != nil || string(out) != "new\n" {
+		t.Errorf("%v, %q", err, out)
+	}
 }
 
 // Changes of a container, as an image elsewhere: in root's store they have the owners they had.
