@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/plyfs/plyfs/integration/harness"
 	"github.com/plyfs/plyfs/layer/image/imagetest"
@@ -59,6 +60,28 @@ m data/empty 1777`)}})
 		t.Fatal(err)
 	}
 	c.Want("mine\n", "run", "--rm", "-v", "mine:/data", "app:v1", "ls", "/data")
+}
+
+// A volume at an empty directory of the image has that one's owner, mode and attributes, or the user for whom it
+// was made could not write to it. They are given once; and files of a later image still come into it.
+func TestEmptyDirectory(t *testing.T) {
+	both(t, func(t *testing.T, c *harness.CLI) {
+		c.Do("image", "load", layout(t, imagetest.Tree("d data\nm data 2750\nu data 33 34\nx data user.colour blue")))
+		const look = "stat -c '%a %u %g' /data"
+		c.Want("2750 33 34\n", "run", "--rm", "-u", "33", "-v", "vol:/data", "app:v1", "sh", "-c", "touch /data/x && rm /data/x && "+look)
+		c.Want("2750 33 34\n", "run", "--rm", "-v", "/data", "app:v1", "sh", "-c", look)
+		c.Want("755 0 0\n", "run", "--rm", "-v", "bare:/data:nocopy", "app:v1", "sh", "-c", look)
+		val := make([]byte, 10)
+		if n, err := unix.Getxattr(c.Root+"/volumes/vol/data", "user.colour", val); err != nil || string(val[:n]) != "blue" {
+			if c.As == nil || err != unix.EACCES {
+				t.Errorf("attribute: %q, %v", val, err)
+			}
+		}
+		c.Do("run", "--rm", "-v", "vol:/data", "app:v1", "sh", "-c", "chown 5 /data; chmod 700 /data")
+		c.Want("700 5 34\n", "run", "--rm", "-v", "vol:/data", "app:v1", "sh", "-c", look)
+		c.Do("image", "load", layout(t, imagetest.Tree("d data\nm data 711\nf data/it x")))
+		c.Want("it\n711 0 0\n", "run", "--rm", "-v", "vol:/data", "app:v1", "sh", "-c", "ls /data; "+look)
+	})
 }
 
 // An anonymous volume lives as long as somebody uses it, and no longer than rm -v or --rm lets it.

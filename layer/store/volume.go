@@ -47,6 +47,8 @@ type volumeRecord struct {
 	Labels    map[string]string `json:"labels,omitempty"`
 	Anonymous bool              `json:"anonymous,omitempty"`
 	Filled    bool              `json:"filled,omitempty"`
+	// Shaped: it got the owner, the mode and the attributes of a directory of an image that was empty.
+	Shaped bool `json:"shaped,omitempty"`
 }
 
 // newID returns 64 random hexadecimal digits.

@@ -20,9 +20,12 @@ import (
 //  3. Its entries are moved to data/, one by one; what is there already stays. Killed:
 //     the next one goes on.
 //  4. data/ gets the attributes of the directory, ready/ goes, the record says Filled.
+//
+// Of an empty directory data/ gets the attributes alone, once: the record says Shaped, and files may still come
+// from another image.
 
 // FillVolume fills a volume that is new and empty. fill gets an empty directory and makes it
-// what data/ shall be, attributes included; it reports false if there is nothing to fill it with. Other
+// what data/ shall be, attributes included; it reports false if there is no such directory. Other
 // volumes, and those filled before, are left alone. Only one process fills a volume at a
 // time; the others wait, and find it done.
 func (s *Store) FillVolume(name string, fill func(dir string) (bool, error)) error {
@@ -63,6 +66,11 @@ func (s *Store) fillLocked(path string, fill func(dir string) (bool, error)) err
 			return err
 		}
 		some, err := fill(making)
+		if err == nil && some {
+			if entries, err = os.ReadDir(making); err == nil && len(entries) == 0 {
+				some, err = false, s.shape(path, making, data)
+			}
+		}
 		if err == nil && some {
 			if err = os.WriteFile(times, nil, 0o600); err == nil {
 				err = copyTimes(making, times)
@@ -112,6 +120,22 @@ func moveEntries(from, to string) error {
 		}
 	}
 	return nil
+}
+
+// shape gives data/ the attributes of an empty directory, unless it has once got such.
+func (s *Store) shape(path, from, data string) error {
+	var rec volumeRecord
+	if err := ReadJSON(path+"/volume.json", &rec); err != nil || rec.Shaped {
+		return err
+	}
+	if err := copyAttributes(from, data); err != nil {
+		return err
+	}
+	if err := syncDir(data); err != nil {
+		return err
+	}
+	rec.Shaped = true
+	return WriteJSON(path+"/volume.json", &rec)
 }
 
 func (s *Store) markFilled(path string) error {

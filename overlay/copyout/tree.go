@@ -14,8 +14,8 @@ import (
 
 // Result says what was copied.
 type Result struct {
-	Found bool // there was a directory to copy, and it was not empty
-	Files int  // entries copied
+	Found bool // there was a directory to copy
+	Files int  // entries copied; of an empty directory only the attributes are
 	// Left are what could not be made, each with its reason: devices, for an ordinary
 	// user, and attributes that the target's filesystem does not know.
 	Left []string
@@ -31,7 +31,7 @@ type copier struct {
 
 // Tree copies the directory at name, an absolute path in the view, into the empty directory of
 // the descriptor to, which gets its attributes too. Symbolic links in name are
-// resolved inside the view. What is missing, no directory, or empty is not copied, and no error.
+// resolved inside the view. What is missing or no directory is not copied, and no error.
 func Tree(fs *overlay.FS, name string, to int) (*Result, error) {
 	c := &copier{fs: fs, root: to, links: map[uint64]string{}}
 	n, a, err := c.resolve(name)
@@ -46,7 +46,7 @@ func Tree(fs *overlay.FS, name string, to int) (*Result, error) {
 		return &c.out, nil
 	}
 	entries, err := c.list(n)
-	if err != nil || len(entries) == 0 {
+	if err != nil {
 		return &c.out, err
 	}
 	c.out.Found = true
