@@ -83,8 +83,22 @@ func TestFullDisk(t *testing.T) {
 	c.Do("rm", "one", "two")
 	// Not a block left: nothing can be made, and what is there can be removed.
 	free = ballast(t, disk, 0)
-	c.Fails("no space left on device", "run", "--rm", "app:v1", "true")
-	c.Fails("no space left on device", "volume", "create", "new")
+	c.Fails("plyfs image prune makes room", "run", "--rm", "app:v1", "true")
+	c.Fails("plyfs image prune makes room", "volume", "create", "new")
 	free()
 	c.Do("run", "--rm", "app:v1", "true")
+}
+
+// How a command ended that has filled the disk is known, also where a further file has no room.
+func TestEndOnFullDisk(t *testing.T) {
+	harness.NeedRoot(t)
+	for _, filesystem := range []string{"ext4", "tmpfs"} {
+		disk := harness.Filesystem(t, filesystem, 64<<20)
+		c := storeIn(t, disk)
+		c.Ends(7, "run", "--name", "one", "app:v1", "sh", "-c", "dd if=/dev/zero of=/big bs=4k 2>/dev/null; exit 7")
+		if out := c.Do("ps", "-a"); !strings.Contains(out, "exited (7)") {
+			t.Errorf("%s: %s", filesystem, out)
+		}
+		c.Do("rm", "one")
+	}
 }

@@ -87,7 +87,8 @@ type VolumesFrom struct {
 // those named in its mounts, and an anonymous one for each VOLUME of the image at whose place nothing else is
 // mounted. An empty name gets a made up one. ImageName is looked up. complete is called with the
 // image, to fill in what depends on it; it must be quick.
-func (s *Store) CreateContainer(c *Container, from []VolumesFrom, complete func(*Container, *Image) error) error {
+func (s *Store) CreateContainer(c *Container, from []VolumesFrom, complete func(*Container, *Image) error) (err error) {
+	defer func() { err = explain(err, s.root) }()
 	if c.Name != "" {
 		if err := naming.Check("container", c.Name); err != nil {
 			return err

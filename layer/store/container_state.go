@@ -91,7 +91,12 @@ func (s *Store) readState(c *Container) (State, error) {
 
 // SetState writes down how a container is. For the daemon alone, which holds the lock.
 func (s *Store) SetState(c *Container, st *State) error {
-	return WriteJSON(s.ContainerPath(c, "state.json"), st)
+	path := s.ContainerPath(c, "state.json")
+	err := WriteJSON(path, st)
+	if (errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)) && overwriteJSON(path, st) == nil {
+		return nil
+	}
+	return err
 }
 
 // daemonAlive asks for the lock without taking it, so as not to be in the way of a daemon

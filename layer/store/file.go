@@ -49,14 +49,41 @@ func WriteFile(path string, data []byte, mode os.FileMode) error {
 
 // WriteJSON is [WriteFile] for a value, indented for people.
 func WriteJSON(path string, v any) error {
+	b, err := encodeJSON(v)
+	if err != nil {
+		return err
+	}
+	return WriteFile(path, b, 0o600)
+}
+
+func encodeJSON(v any) ([]byte, error) {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
 	e.SetIndent("", "  ")
-	if err := e.Encode(v); err != nil {
+	err := e.Encode(v)
+	return b.Bytes(), err
+}
+
+// overwriteJSON writes a value into a small file that is there, for when the disk has no room for another one. A
+// crash in the middle leaves it damaged.
+func overwriteJSON(path string, v any) error {
+	b, err := encodeJSON(v)
+	if err != nil {
 		return err
 	}
-	return WriteFile(path, b.Bytes(), 0o600)
+	f, err := os.OpenFile(path, os.O_WRONLY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	if err == nil {
+		err = f.Truncate(int64(len(b)))
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
 }
 
 // ReadJSON reads a file that [WriteJSON] wrote. A file that is damaged is an error that
