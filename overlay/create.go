@@ -276,9 +276,8 @@ func (fs *FS) Mknod(c *Caller, parent *Node, name string, mode, rdev uint32, a *
 	made := -1
 	n, err := fs.create(c, parent, name, typ, a, func(fd int, name string) error {
 		f, err := layer.Open(fd, name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL, perm)
-		if err == nil && perm&0o7000 != 0 {
-			// open(2) leaves the set-id bits out on some filesystems.
-			err = unix.Fchmod(f, perm)
+		if err == nil {
+			err = keepSetID(f, perm)
 		}
 		made = f
 		return err
@@ -296,6 +295,23 @@ func (fs *FS) Mknod(c *Caller, parent *Node, name string, mode, rdev uint32, a *
 	return n, nil
 }
 
+// keepSetID gives a new file the set-id bits that open(2) left out, as it does on some filesystems. The permissions
+// stay what the directory's default access list has made of them.
+func keepSetID(fd int, perm uint32) error {
+	if perm&0o7000 == 0 {
+		return nil
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	mode := st.Mode & 0o7777
+	if mode|perm&0o7000 == mode {
+		return nil
+	}
+	return unix.Fchmod(fd, mode|perm&0o7000)
+}
+
 // decodeDev is new_decode_dev of linux/kdev_t.h, and what mknod(2) wants.
 func decodeDev(dev uint32) int {
 	major := (dev & 0xfff00) >> 8
@@ -310,13 +326,7 @@ func (fs *FS) Mkdir(c *Caller, parent *Node, name string, mode uint32, a *Attr) 
 	}
 	perm := fs.newMode(c, parent, mode&0o7777)
 	return fs.create(c, parent, name, unix.S_IFDIR, a, func(fd int, name string) error {
-		if err := layer.Mkdir(fd, name, perm); err != nil {
-			return err
-		}
-		if perm&unix.S_ISUID != 0 { // mkdir(2) takes the sticky bit and permissions only
-			return layer.Chmod(fd, name, perm)
-		}
-		return nil
+		return layer.Mkdir(fd, name, perm) // its set-id bits are no matter of mkdir(2)
 	})
 }
 
