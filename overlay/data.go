@@ -92,7 +92,7 @@ func (fs *FS) WriteAt(c *Caller, n *Node, p []byte, off int64, killPriv bool) (i
 		defer first.Publish(o.partial)
 	}
 	if killPriv {
-		if err := fs.dropSetID(n, o); err != nil {
+		if err := fs.dropSetID(c, n, o); err != nil {
 			return 0, err
 		}
 	}
@@ -163,10 +163,9 @@ func (fs *FS) toWrite(c *Caller, n *Node, w need) (*openFile, error) {
 	}
 }
 
-// dropSetID clears the set-id bits of an upper file, the set-group-id bit only where
-// it is one (kernel: setattr_should_drop_suidgid). The capability goes with every
+// dropSetID clears the set-id bits of an upper file. The capability goes with every
 // write by itself.
-func (fs *FS) dropSetID(n *Node, o *openFile) error {
+func (fs *FS) dropSetID(c *Caller, n *Node, o *openFile) error {
 	if fs.overrides[fs.upper] != "" {
 		n.mu.RLock()
 		defer n.mu.RUnlock()
@@ -175,13 +174,13 @@ func (fs *FS) dropSetID(n *Node, o *openFile) error {
 			return err
 		}
 		defer p.done()
-		return fs.dropOverride(p, n)
+		return fs.dropOverride(c, p, n)
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(o.fd, &st); err != nil {
 		return err
 	}
-	mode := killSetID(st.Mode)
+	mode := fs.killSetID(c, st.Mode, st.Gid)
 	if mode == st.Mode&0o7777 {
 		return nil
 	}
@@ -191,10 +190,13 @@ func (fs *FS) dropSetID(n *Node, o *openFile) error {
 	return fs.eng.Change(st.Ino, func() error { return unix.Fchmod(o.fd, mode) })
 }
 
-func killSetID(mode uint32) uint32 {
+// killSetID returns a mode, and the group stored with it, without the set-id bits that a change by
+// the caller takes away (kernel: setattr_should_drop_suidgid). For a file that its group may not execute the
+// set-group-id bit is none, and goes only if the caller is not in the group.
+func (fs *FS) killSetID(c *Caller, mode, gid uint32) uint32 {
 	m := mode & 0o7777
 	m &^= unix.S_ISUID
-	if m&0o010 != 0 {
+	if m&unix.S_ISGID != 0 && (m&0o010 != 0 || !c.InGroup(toView(fs.cfg.GIDMap, gid))) {
 		m &^= unix.S_ISGID
 	}
 	return m

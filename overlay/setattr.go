@@ -33,7 +33,7 @@ func (fs *FS) Setattr(c *Caller, n *Node, s *SetAttr, a *Attr) error {
 	if err != nil {
 		return err
 	}
-	err = fs.changing(n, p, ino, func() error { return fs.change(p, n, s) })
+	err = fs.changing(n, p, ino, func() error { return fs.change(c, p, n, s) })
 	p.done()
 	if err != nil {
 		return err
@@ -53,12 +53,12 @@ func causeOf(mask uint32) cow.Cause {
 
 // change applies everything but the size. Owner before mode: a change of owner takes set-id
 // bits away. n.mu is held.
-func (fs *FS) change(p pin, n *Node, s *SetAttr) error {
+func (fs *FS) change(c *Caller, p pin, n *Node, s *SetAttr) error {
 	if fs.overrides[fs.upper] != "" && s.Mask&(SetUID|SetGID|SetMode) != 0 {
-		return fs.changeOverride(p, s)
+		return fs.changeOverride(c, p, s)
 	}
 	if fs.overrides[fs.upper] != "" && s.Mask&KillPriv != 0 && s.Mask&SetSize == 0 {
-		if err := fs.dropOverride(p, n); err != nil {
+		if err := fs.dropOverride(c, p, n); err != nil {
 			return err
 		}
 		return fs.changeTimes(p, s)
@@ -79,7 +79,7 @@ func (fs *FS) change(p pin, n *Node, s *SetAttr) error {
 		if err := layer.Stat(p.fd, p.name, &st); err != nil {
 			return err
 		}
-		if m := killSetID(uint32(st.Mode)); m != uint32(st.Mode)&0o7777 && !n.isDir() {
+		if m := fs.killSetID(c, uint32(st.Mode), st.Gid); m != uint32(st.Mode)&0o7777 && !n.isDir() {
 			if err := layer.Chmod(p.fd, p.name, m); err != nil {
 				return err
 			}
@@ -131,7 +131,7 @@ func (fs *FS) chownTo(p pin, uid, gid int) (bool, error) {
 
 // changeOverride keeps owner and mode in the attribute; the file itself keeps a mode
 // this process can work with.
-func (fs *FS) changeOverride(p pin, s *SetAttr) error {
+func (fs *FS) changeOverride(c *Caller, p pin, s *SetAttr) error {
 	var st Attr
 	if err := layer.Stat(p.fd, p.name, &st); err != nil {
 		return err
@@ -141,7 +141,7 @@ func (fs *FS) changeOverride(p pin, s *SetAttr) error {
 	}
 	fs.overriddenAt(fs.upper, p.fd, p.name, &st)
 	set := *s
-	if mode := killSetID(uint32(st.Mode)); set.Mask&KillPriv != 0 && set.Mask&SetMode == 0 && st.Mode&unix.S_IFMT != unix.S_IFDIR {
+	if mode := fs.killSetID(c, uint32(st.Mode), st.Gid); set.Mask&KillPriv != 0 && set.Mask&SetMode == 0 && st.Mode&unix.S_IFMT != unix.S_IFDIR {
 		set.Mask, set.Mode = set.Mask|SetMode, mode
 	}
 	if err := fs.override(p.fd, p.name, &st, &set); err != nil {
@@ -170,13 +170,13 @@ func (fs *FS) changeAsMayBe(p pin, s *SetAttr) error {
 }
 
 // dropOverride takes the set-id bits out of the attribute. n.mu is held.
-func (fs *FS) dropOverride(p pin, n *Node) error {
+func (fs *FS) dropOverride(c *Caller, p pin, n *Node) error {
 	var st Attr
 	if err := layer.Stat(p.fd, p.name, &st); err != nil {
 		return err
 	}
 	fs.overriddenAt(fs.upper, p.fd, p.name, &st)
-	mode := killSetID(uint32(st.Mode))
+	mode := fs.killSetID(c, uint32(st.Mode), st.Gid)
 	if mode == uint32(st.Mode)&0o7777 || n.isDir() {
 		return nil
 	}
@@ -200,7 +200,7 @@ func (fs *FS) truncate(c *Caller, n *Node, size int64, killPriv bool) error {
 		defer first.Publish(o.partial)
 	}
 	if killPriv {
-		if err := fs.dropSetID(n, o); err != nil {
+		if err := fs.dropSetID(c, n, o); err != nil {
 			return err
 		}
 	}

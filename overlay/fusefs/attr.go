@@ -180,6 +180,14 @@ func killsAlone(in *fuse.SetAttrIn) bool {
 	return in.Valid&^handle == 0 && in.InHeader.Uid != 0
 }
 
+// mayKill says whether the caller may take the set-id bits of a file away without changing anything else. The
+// kernel does not ask for a chown of nothing, which is for the owner; everything else that ends in the same
+// request is done by somebody who has the file open for writing.
+func mayKill(c *Caller, a *Attr) bool {
+	setID := a.Mode&unix.S_IFMT == unix.S_IFREG && a.Mode&(unix.S_ISUID|unix.S_ISGID) != 0
+	return !setID || c.UID == 0 || c.UID == a.Uid || c.Writes(a.Ino)
+}
+
 func (s *session[N]) setattr(r *request, n N) unix.Errno {
 	in := decode[fuse.SetAttrIn](r)
 	if in == nil || int64(in.Size) < 0 {
@@ -189,11 +197,14 @@ func (s *session[N]) setattr(r *request, n N) unix.Errno {
 	decodeSetattr(in, &set)
 	a := &r.w.attr
 	if set.Mask == 0 {
+		if err := s.fs.Getattr(n, a); err != nil {
+			return errno(err)
+		}
 		if !killsAlone(in) {
-			if err := s.fs.Getattr(n, a); err != nil {
-				return errno(err)
-			}
 			return s.attr(r, n, a)
+		}
+		if !mayKill(&r.caller, a) {
+			return unix.EPERM
 		}
 		set.Mask = KillPriv
 	}

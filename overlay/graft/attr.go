@@ -87,7 +87,7 @@ func (u *Union) change(c *overlay.Caller, g *inode, fd int, s *overlay.SetAttr) 
 			return err
 		}
 	case s.Mask&overlay.KillPriv != 0 && s.Mask&overlay.SetSize == 0:
-		if err := killSetID(fd, g.typ); err != nil {
+		if err := killSetID(c, fd, g.typ); err != nil {
 			return err
 		}
 	}
@@ -110,14 +110,14 @@ func (u *Union) change(c *overlay.Caller, g *inode, fd int, s *overlay.SetAttr) 
 
 // killSetID takes the set-id bits off, the set-group-id bit only where it is one (kernel:
 // setattr_should_drop_suidgid).
-func killSetID(fd int, typ uint32) error {
+func killSetID(c *overlay.Caller, fd int, typ uint32) error {
 	var st overlay.Attr
 	if err := layer.Stat(fd, "", &st); err != nil {
 		return err
 	}
 	mode := uint32(st.Mode) & 0o7777
 	m := mode &^ unix.S_ISUID
-	if m&0o010 != 0 {
+	if m&unix.S_ISGID != 0 && (m&0o010 != 0 || !c.InGroup(st.Gid)) {
 		m &^= unix.S_ISGID
 	}
 	if m == mode || typ == unix.S_IFDIR {
@@ -139,7 +139,7 @@ func (u *Union) truncate(c *overlay.Caller, g *inode, size int64, kill bool) err
 	}
 	defer d.done()
 	if kill {
-		if err := killSetID(d.fd, g.typ); err != nil {
+		if err := killSetID(c, d.fd, g.typ); err != nil {
 			return err
 		}
 	}
