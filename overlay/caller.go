@@ -32,13 +32,41 @@ func (c *Caller) InGroup(gid uint32) bool {
 	return found
 }
 
-// Writes says whether the caller has a file with that inode number open for writing, and yes where that
-// cannot be told.
-func (c *Caller) Writes(ino uint64) bool {
-	if c == nil || c.PID == 0 {
+// Capable says whether the caller has a capability over the files of this mount: in the user namespace
+// of this process, for others' do not count.
+func (c *Caller) Capable(capability int) bool {
+	if c == nil {
 		return true
 	}
-	dir, err := os.Open("/proc/" + strconv.FormatUint(uint64(c.PID), 10) + "/fdinfo")
+	dir := c.proc()
+	ours, err := os.Readlink("/proc/self/ns/user")
+	if err != nil || dir == "" {
+		return false
+	}
+	if its, err := os.Readlink(dir + "/ns/user"); err != nil || its != ours {
+		return false
+	}
+	var set uint64
+	c.ask("status", func(key, value string) bool {
+		if key == "CapEff" {
+			set, _ = strconv.ParseUint(value, 16, 64)
+		}
+		return key != "CapEff"
+	})
+	return set&(1<<capability) != 0
+}
+
+// Writes says whether the caller has the file with that inode number open for writing, on the filesystem with
+// that device number if it is known, and yes where that cannot be told.
+func (c *Caller) Writes(dev, ino uint64) bool {
+	if c == nil {
+		return true
+	}
+	proc := c.proc()
+	if proc == "" {
+		return true
+	}
+	dir, err := os.Open(proc + "/fdinfo")
 	if err != nil {
 		return true
 	}
@@ -61,24 +89,47 @@ func (c *Caller) Writes(ino uint64) bool {
 			return !told
 		})
 		if !told {
-			if _, err := os.Lstat("/proc/" + strconv.FormatUint(uint64(c.PID), 10) + "/fdinfo/" + name); err == nil {
+			if _, err := os.Lstat(proc + "/fdinfo/" + name); err == nil {
 				return true // a kernel before 5.14, or not for us to read
 			}
 			continue // closed meanwhile
 		}
-		if of == ino && flags&unix.O_ACCMODE != unix.O_RDONLY {
+		if of == ino && flags&unix.O_ACCMODE != unix.O_RDONLY && (dev == 0 || onDevice(proc+"/fd/"+name, dev)) {
 			return true
 		}
 	}
 	return false
 }
 
+// onDevice says whether an open file is on a device. Its filesystem, which may be the one that waits for the
+// answer, is not asked for anything.
+func onDevice(path string, dev uint64) bool {
+	var st unix.Statx_t
+	if err := unix.Statx(unix.AT_FDCWD, path, unix.AT_STATX_DONT_SYNC, unix.STATX_INO, &st); err != nil {
+		return err != unix.ENOENT
+	}
+	return unix.Mkdev(st.Dev_major, st.Dev_minor) == dev
+}
+
+// proc returns the caller's directory in /proc, "" if there is none: the caller is in no process namespace that
+// this process sees, or what is mounted at /proc is of another one, where the number is somebody else's.
+func (c *Caller) proc() string {
+	if c.PID == 0 {
+		return ""
+	}
+	if self, err := os.Readlink("/proc/self"); err != nil || self != strconv.Itoa(os.Getpid()) {
+		return ""
+	}
+	return "/proc/" + strconv.FormatUint(uint64(c.PID), 10)
+}
+
 // ask calls f for the lines "key: value" of a file of the caller in /proc, until it returns false.
 func (c *Caller) ask(file string, f func(key, value string) bool) {
-	if c.PID == 0 {
+	dir := c.proc()
+	if dir == "" {
 		return
 	}
-	fd, err := os.Open("/proc/" + strconv.FormatUint(uint64(c.PID), 10) + "/" + file)
+	fd, err := os.Open(dir + "/" + file)
 	if err != nil {
 		return
 	}

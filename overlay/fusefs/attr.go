@@ -180,12 +180,15 @@ func killsAlone(in *fuse.SetAttrIn) bool {
 	return in.Valid&^handle == 0 && in.InHeader.Uid != 0
 }
 
-// mayKill says whether the caller may take the set-id bits of a file away without changing anything else. The
-// kernel does not ask for a chown of nothing, which is for the owner; everything else that ends in the same
-// request is done by somebody who has the file open for writing.
-func mayKill(c *Caller, a *Attr) bool {
-	setID := a.Mode&unix.S_IFMT == unix.S_IFREG && a.Mode&(unix.S_ISUID|unix.S_ISGID) != 0
-	return !setID || c.UID == 0 || c.UID == a.Uid || c.Writes(a.Ino)
+// mayKill says whether the caller may take set-id bits, and with them a capability, away from a file without
+// changing anything else. The kernel does not ask for a chown of nothing, which is for the owner where there are
+// such bits; everything else that ends in the same request is done by somebody who has the file open for writing.
+func (s *session[N]) mayKill(c *Caller, a *Attr) bool {
+	if a.Mode&unix.S_IFMT != unix.S_IFREG || c.UID == 0 || c.UID == a.Uid {
+		return true
+	}
+	setID := a.Mode&unix.S_ISUID != 0 || a.Mode&unix.S_ISGID != 0 && (a.Mode&0o010 != 0 || !c.InGroup(a.Gid))
+	return !setID || c.Writes(s.dev, a.Ino) || c.Capable(unix.CAP_FOWNER)
 }
 
 func (s *session[N]) setattr(r *request, n N) unix.Errno {
@@ -203,7 +206,7 @@ func (s *session[N]) setattr(r *request, n N) unix.Errno {
 		if !killsAlone(in) {
 			return s.attr(r, n, a)
 		}
-		if !mayKill(&r.caller, a) {
+		if !s.mayKill(&r.caller, a) {
 			return unix.EPERM
 		}
 		set.Mask = KillPriv

@@ -36,6 +36,7 @@ type session[N Node] struct {
 	guard                           Guard[N]      // nil: no such files
 	noBacking                       sync.Once
 	conn                            *conn
+	dev                             uint64 // of the mount; 0 if not known
 }
 
 func newSession[N Node](fs Union[N], opt *Options) *session[N] {

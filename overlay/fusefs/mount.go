@@ -184,13 +184,14 @@ func unmount(path string, lazy bool) error {
 	return nil
 }
 
-// tuneDevice raises the read-ahead of the mount: the kernel starts every FUSE
-// mount with 128 KiB. It needs root and sysfs, and is worth no error.
-func tuneDevice(path string) {
+// tuneDevice returns the device number of the mount, 0 if it cannot be known, and raises its read-ahead: the
+// kernel starts every FUSE mount with 128 KiB. That needs root and sysfs, and is worth no error.
+func tuneDevice(path string) uint64 {
 	var st unix.Statx_t
 	if unix.Statx(unix.AT_FDCWD, path, unix.AT_STATX_DONT_SYNC, unix.STATX_BASIC_STATS, &st) != nil {
-		return
+		return 0
 	}
 	file := fmt.Sprintf("/sys/class/bdi/%d:%d/read_ahead_kb", st.Dev_major, st.Dev_minor)
 	_ = os.WriteFile(file, []byte(strconv.Itoa(readAhead>>10)), 0)
+	return unix.Mkdev(st.Dev_major, st.Dev_minor)
 }

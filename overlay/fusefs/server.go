@@ -37,7 +37,7 @@ func Mount[N Node](fs Union[N], path string, opt Options) (*Server, error) {
 		unix.Close(fd)
 		return nil, err
 	}
-	tuneDevice(path)
+	s.dev = tuneDevice(path)
 	return &Server{Ready: make(chan struct{}), path: path, conn: c, stat: s.status}, nil
 }
 

@@ -105,5 +105,15 @@ func (s *session[N]) removexattr(r *request, n N) unix.Errno {
 	if isControl(name) {
 		return unix.EPERM
 	}
+	if name == "security.capability" && r.caller.UID != 0 {
+		// Of a chown of nothing, perhaps, which is refused only in the request that follows.
+		a := &r.w.attr
+		if err := s.fs.Getattr(n, a); err != nil {
+			return errno(err)
+		}
+		if !s.mayKill(&r.caller, a) && !r.caller.Capable(unix.CAP_SETFCAP) {
+			return unix.EPERM
+		}
+	}
 	return errno(s.fs.Removexattr(&r.caller, n, name))
 }
