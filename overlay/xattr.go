@@ -13,15 +13,21 @@ import (
 // (kernel: ovl_is_private_xattr); a caller's of that name are kept escaped, so that a
 // union can be built on a union (kernel: overlayfs.rst, "Nested overlayfs mounts").
 
-// stored returns the name an attribute of the view has in a layer.
-func (fs *FS) stored(name string) string {
+// stored returns the name an attribute of the view has in a layer; EOPNOTSUPP if it is too long then
+// (kernel: ovl_xattr_escape_name).
+func (fs *FS) stored(name string) (string, error) {
 	if fs.ns.IsPrivate(name) {
 		if e, ok := fs.ns.Escape(name); ok {
-			return e
+			name = e
 		}
 	}
-	return name
+	if len(name) > xattrNameMax {
+		return "", unix.EOPNOTSUPP
+	}
+	return name, nil
 }
+
+const xattrNameMax = 255 // XATTR_NAME_MAX of linux/limits.h; the kernel has looked at what callers say
 
 // shown returns the name an attribute of a layer has in the view.
 func (fs *FS) shown(name string) (string, bool) {
@@ -45,6 +51,10 @@ func (fs *FS) Getxattr(n *Node, name string, buf []byte) (int, error) {
 	if fs.hiddenAttr(name) {
 		return 0, unix.ENODATA
 	}
+	stored, err := fs.stored(name)
+	if err != nil {
+		return 0, err
+	}
 	n.mu.RLock()
 	defer n.mu.RUnlock()
 	p, err := n.place()
@@ -55,7 +65,7 @@ func (fs *FS) Getxattr(n *Node, name string, buf []byte) (int, error) {
 	if fs.mapsACL(name) {
 		return fs.getACL(p, name, buf)
 	}
-	return layer.Getxattr(p.fd, p.name, fs.stored(name), buf)
+	return layer.Getxattr(p.fd, p.name, stored, buf)
 }
 
 // Listxattr copies the names, each ended by a NUL, into buf and returns their length.
@@ -106,17 +116,20 @@ func (fs *FS) Setxattr(c *Caller, n *Node, name string, val []byte, flags int, k
 	if fs.hiddenAttr(name) || fs.cfg.NoACL && strings.HasPrefix(name, aclPrefix) {
 		return unix.EOPNOTSUPP
 	}
+	stored, err := fs.stored(name)
+	if err != nil {
+		return err
+	}
 	if err := fs.guarded(n, guardAppend|guardImmutable); err != nil {
 		return err
 	}
 	if fs.mapsACL(name) {
-		var err error
 		if val, err = fs.storedACL(val); err != nil {
 			return err
 		}
 	}
 	return fs.changeXattr(c, n, name, func(p pin) error {
-		if err := layer.Setxattr(p.fd, p.name, fs.stored(name), val, flags); err != nil {
+		if err := layer.Setxattr(p.fd, p.name, stored, val, flags); err != nil {
 			return err
 		}
 		if name == aclAccess && fs.overrides[fs.upper] != "" {
@@ -141,6 +154,10 @@ func (fs *FS) Removexattr(c *Caller, n *Node, name string) error {
 	if fs.upper == nil {
 		return errReadOnly
 	}
+	stored, err := fs.stored(name)
+	if err != nil {
+		return err
+	}
 	if err := fs.guarded(n, guardAppend|guardImmutable); err != nil {
 		return err
 	}
@@ -149,7 +166,7 @@ func (fs *FS) Removexattr(c *Caller, n *Node, name string) error {
 			return err
 		}
 	}
-	return fs.changeXattr(c, n, name, func(p pin) error { return layer.Removexattr(p.fd, p.name, fs.stored(name)) })
+	return fs.changeXattr(c, n, name, func(p pin) error { return layer.Removexattr(p.fd, p.name, stored) })
 }
 
 // changeXattr copies n up and has change change the attribute of the upper object.

@@ -200,6 +200,8 @@ func TestSeekDataHole(t *testing.T) {
 			}
 			seek(fd, 1<<20, unix.SEEK_DATA, 0, unix.ENXIO)
 			seek(fd, 1<<20, unix.SEEK_HOLE, 0, unix.ENXIO)
+			seek(fd, -1, unix.SEEK_DATA, 0, unix.ENXIO)
+			seek(fd, -1<<63, unix.SEEK_HOLE, 0, unix.ENXIO)
 			seek(fd, 0, unix.SEEK_END, 1<<20, 0)
 		}
 	})

@@ -216,6 +216,31 @@ func TestXattrOfUnions(t *testing.T) {
 	})
 }
 
+// TestXattrOfUnionsTooLong: a name that is too long once it is escaped is none that is supported.
+func TestXattrOfUnionsTooLong(t *testing.T) {
+	everywhere(t, xattrTree, func(t *testing.T, v *view) {
+		if v.kind == "plain" {
+			return
+		}
+		const prefix, escape = "trusted.overlay.", "overlay."
+		for _, name := range []string{"file", "dir"} {
+			path := v.path(name)
+			fits := prefix + strings.Repeat("x", 255-len(prefix)-len(escape))
+			must(t, unix.Setxattr(path, fits, []byte("y"), 0))
+			if got, err := getXattr(path, fits); got != "y" {
+				t.Errorf("%q, %v", got, err)
+			}
+			must(t, unix.Removexattr(path, fits))
+			for _, long := range []string{fits + "x", prefix + strings.Repeat("x", 255-len(prefix))} {
+				_, err := getXattr(path, long)
+				wants(t, "get", err, unix.EOPNOTSUPP)
+				wants(t, "set", unix.Setxattr(path, long, []byte("y"), 0), unix.EOPNOTSUPP)
+				wants(t, "remove", unix.Removexattr(path, long), unix.EOPNOTSUPP)
+			}
+		}
+	})
+}
+
 // TestCapabilityCopiedUp: a program's capabilities come along with a copy-up that leaves the contents alone.
 func TestCapabilityCopiedUp(t *testing.T) {
 	everywhere(t, xattrTree, func(t *testing.T, v *view) {

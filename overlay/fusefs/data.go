@@ -115,8 +115,8 @@ func (s *session[N]) fallocate(r *request, n N) unix.Errno {
 }
 
 func (s *session[N]) lseek(r *request, n N) unix.Errno {
-	in := decode[fuse.LseekIn](r)
-	if in == nil || int64(in.Offset) < 0 {
+	in := decode[fuse.LseekIn](r) // a negative offset is the union's to refuse: ENXIO, not EINVAL
+	if in == nil {
 		return unix.EINVAL
 	}
 	// The kernel does not write dirty pages back before it asks. Those of a mapping are not
