@@ -168,8 +168,9 @@ func decodeSetattr(in *fuse.SetAttrIn, s *SetAttr) {
 // killsAlone says whether a SETATTR that changes nothing is what fuse_setattr leaves of
 // ATTR_KILL_SUID and ATTR_KILL_SGID once kill-privilege v2 is negotiated: for a chown of
 // nothing, for fallocate, and for a write that passes us by (passthrough). It comes as well
-// after a write by root has taken a capability away, and then means nothing.
-func killsAlone(in *fuse.SetAttrIn) bool {
+// after a write by root has taken a capability away, and then means nothing: root who has the file
+// open for writing is taken to have written.
+func (s *session[N]) killsAlone(in *fuse.SetAttrIn, c *Caller, a *Attr) bool {
 	const (
 		handle = fuse.FATTR_FH | fuse.FATTR_LOCKOWNER
 		ctime  = fuse.FATTR_CTIME // with writeback, for the chown alone
@@ -177,7 +178,7 @@ func killsAlone(in *fuse.SetAttrIn) bool {
 	if in.Valid&ctime != 0 {
 		return in.Valid&^(handle|ctime) == 0
 	}
-	return in.Valid&^handle == 0 && in.InHeader.Uid != 0
+	return in.Valid&^handle == 0 && (c.UID != 0 || !c.Writes(s.dev, a.Ino))
 }
 
 // mayKill says whether the caller may take set-id bits, and with them a capability, away from a file without
@@ -203,7 +204,7 @@ func (s *session[N]) setattr(r *request, n N) unix.Errno {
 		if err := s.fs.Getattr(n, a); err != nil {
 			return errno(err)
 		}
-		if !killsAlone(in) {
+		if !s.killsAlone(in, &r.caller, a) {
 			return s.attr(r, n, a)
 		}
 		if !s.mayKill(&r.caller, a) {
