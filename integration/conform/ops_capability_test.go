@@ -92,3 +92,23 @@ func TestCapabilityAndStrangers(t *testing.T) {
 		}
 	})
 }
+
+// TestCapabilityAndMapping: a write through a shared mapping leaves the capability, but where it comes to plyfs as
+// a write (docs/differences.md). One that is set while a file is unfinished outlives its completion.
+func TestCapabilityAndMapping(t *testing.T) {
+	everywhere(t, []string{"F big 1M"}, func(t *testing.T, v *view) {
+		path := v.path("big")
+		must(t, unix.Setxattr(path, "security.capability", netRaw, 0))
+		fd := openFD(t, path, unix.O_RDWR, 0)
+		b, err := unix.Mmap(fd, 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+		must(t, err)
+		b[7]++
+		must(t, unix.Msync(b, unix.MS_SYNC))
+		wantCapability(t, path, !v.plyfs() || v.kind == "passthrough")
+		must(t, unix.Setxattr(path, "security.capability", netRaw, 0), unix.Munmap(b))
+		shut(fd)
+		v.settle(t)
+		v.renew(t)
+		wantCapability(t, path, true)
+	})
+}
