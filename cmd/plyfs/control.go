@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"runtime"
 
 	"golang.org/x/sys/unix"
 
@@ -32,10 +33,7 @@ func (p place) in(base string) place {
 // ask gets a control attribute of a file, which is not followed if it is a symlink.
 func ask(p place, attr string, into any) error {
 	buf := make([]byte, 64<<10)
-	n, err := unix.Lgetxattr(p.path, attr, buf)
-	for err == unix.EINTR {
-		n, err = unix.Lgetxattr(p.path, attr, buf)
-	}
+	n, err := getxattr(p.path, attr, buf)
 	if err != nil {
 		return controlError(p.name, err)
 	}
@@ -47,6 +45,28 @@ func ask(p place, attr string, into any) error {
 		return fmt.Errorf("%s: the daemon's answer to %s: %w", p.name, attr, err)
 	}
 	return nil
+}
+
+// getxattr is Lgetxattr for a daemon that may never answer. A thread that waits for one has no use for a signal, but the
+// kernel may choose it to take ^C, and then no handler runs: so it takes none, and another thread of the process does.
+func getxattr(path, attr string, buf []byte) (int, error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var ends, before unix.Sigset_t
+	for _, sig := range []unix.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT} {
+		ends.Val[0] |= 1 << (sig - 1)
+	}
+	if err := unix.PthreadSigmask(unix.SIG_BLOCK, &ends, &before); err != nil {
+		return 0, err
+	}
+	n, err := unix.Lgetxattr(path, attr, buf)
+	for err == unix.EINTR {
+		n, err = unix.Lgetxattr(path, attr, buf)
+	}
+	if e := unix.PthreadSigmask(unix.SIG_SETMASK, &before, nil); err == nil {
+		err = e
+	}
+	return n, err
 }
 
 var errNoMount = errors.New("not in a plyfs mount")
