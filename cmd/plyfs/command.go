@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 
@@ -38,8 +40,9 @@ func init() {
 	}
 }
 
+// findCommand returns the command of that name, which may be of two words, or nil.
 func findCommand(name string) *command {
-	for _, c := range commands {
+	for _, c := range slices.Concat(commands, imageCommands, volumeCommands) {
 		if c.name == name {
 			return c
 		}
@@ -71,18 +74,24 @@ func (c *command) parse(f *pflag.FlagSet, args []string, least, most int) error 
 	return nil
 }
 
-// flagError leaves pflag's frame away where the mount option at fault is named
+// flagError leaves pflag's frame away where the mount option or the value at fault is named
 // already.
 func flagError(c *command, err error) error {
 	var option *mountopt.Error
 	if errors.As(err, &option) {
 		return option
 	}
+	var value *pflag.InvalidValueError
+	if errors.As(err, &value) {
+		if cause := value.Unwrap(); cause != nil && strings.Contains(cause.Error(), strconv.Quote(value.GetValue())) {
+			return fmt.Errorf("%s: %w", c.name, cause)
+		}
+	}
 	return fmt.Errorf("%s: %w", c.name, err)
 }
 
 func (c *command) usage() string {
-	return "plyfs " + c.name + " [flags] " + c.args
+	return strings.TrimSpace("plyfs " + c.name + " [flags] " + c.args)
 }
 
 func (c *command) help(w io.Writer, f *pflag.FlagSet) {

@@ -30,6 +30,9 @@ func runExec(c *command, args []string) error {
 	if err := c.parse(f, args, 2, -1); err != nil {
 		return ours(err)
 	}
+	if err := wantTerminal(c.name, *stdin && !*detach, *terminal); err != nil {
+		return ours(err)
+	}
 	s, err := openStore(*root)
 	if err != nil {
 		return ours(err)

@@ -13,17 +13,17 @@ import (
 
 var helpCmd = command{
 	name:  "help",
-	args:  "[COMMAND | options]",
+	args:  "[COMMAND... | options]",
 	short: "say more about a command, or list the mount options",
 	run:   runHelp,
 }
 
 func runHelp(c *command, args []string) error {
 	f := c.flags()
-	if err := c.parse(f, args, 0, 1); err != nil {
+	if err := c.parse(f, args, 0, 2); err != nil {
 		return err
 	}
-	switch topic := f.Arg(0); topic {
+	switch topic := strings.Join(f.Args(), " "); topic {
 	case "":
 		printOverview(os.Stdout)
 		return nil

@@ -20,11 +20,12 @@ import (
 
 var imageLoadCmd = command{
 	name:  "image load",
-	args:  "PATH...",
+	args:  "[PATH...]",
 	short: "bring in an OCI layout, a docker archive, a root filesystem",
 	long: `PATH is an OCI image layout (a directory or a tar file), an archive of docker save,
-a plain root filesystem (a tar file or a directory), or - for standard input. Archives
-may be compressed with gzip or zstd. Everything is checked against its digest.`,
+a plain root filesystem (a tar file or a directory), or - for standard input, which
+is also read if no PATH is given and something is connected to it. Archives may be compressed
+with gzip or zstd. Everything is checked against its digest.`,
 	run: runImageLoad,
 }
 
@@ -73,17 +74,25 @@ func runImageLoad(c *command, args []string) error {
 	f := c.flags()
 	l := addLoadFlags(f)
 	plain := f.Bool("rootfs", false, "take it for a root filesystem, whatever is in it")
-	if err := c.parse(f, args, 1, -1); err != nil {
+	input := f.StringArrayP("input", "i", nil, "`PATH`, as an argument")
+	if err := c.parse(f, args, 0, -1); err != nil {
 		return err
+	}
+	paths := append(*input, f.Args()...)
+	if len(paths) == 0 {
+		if st, err := os.Stdin.Stat(); err != nil || st.Mode()&os.ModeCharDevice != 0 { // a terminal, or nothing
+			return usagef("%s: usage: %s", c.name, c.usage())
+		}
+		paths = []string{"-"}
 	}
 	p, err := l.wanted()
 	if err != nil {
 		return err
 	}
-	if slices.Contains(f.Args(), "-") && term.IsTerminal(int(os.Stdin.Fd())) {
+	if slices.Contains(paths, "-") && term.IsTerminal(int(os.Stdin.Fd())) {
 		return usagef("image load: an archive does not come from a terminal; name a file, or use < FILE")
 	}
-	return l.each(c.name, f.Args(), func(ctx context.Context, s *store.Store, path string) (*image.Source, error) {
+	return l.each(c.name, paths, func(ctx context.Context, s *store.Store, path string) (*image.Source, error) {
 		src, err := image.Open(ctx, path, image.OpenOptions{Platform: p, Temp: s.Path("staging"), Plain: *plain})
 		if err == nil && src.Kind == image.RootDir {
 			if err = apart(s, path); err != nil {

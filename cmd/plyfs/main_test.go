@@ -49,6 +49,8 @@ func TestWrongUsage(t *testing.T) {
 		{"plyfs lab --solve", "which exercise"},
 		{"plyfs lab layers again", "usage: plyfs lab"},
 		{"plyfs help nonsense", `no command "nonsense"`},
+		{"plyfs help image nonsense", `no command "image nonsense"`},
+		{"plyfs run -v /a:/b:rw,ro app", `run: volume "/a:/b:rw,ro": both`}, // and not the value twice
 	} {
 		err := dispatch(strings.Fields(tt.line))
 		var usage usageError

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 
+	"golang.org/x/term"
+
 	"github.com/plyfs/plyfs/cmd/plyfs/cell"
 	"github.com/plyfs/plyfs/cmd/plyfs/keeper"
 	"github.com/plyfs/plyfs/layer/store"
@@ -41,6 +43,9 @@ func runRun(c *command, args []string) error {
 	}
 	if *asJSON && !*detach {
 		return ours(usagef("run: --json is for --detach; else what the command prints is printed"))
+	}
+	if err := wantTerminal(c.name, o.stdin && !*detach, o.terminal); err != nil {
+		return ours(err)
 	}
 	s, err := openStore(*o.root)
 	if err != nil {
@@ -79,6 +84,15 @@ func ours(err error) error {
 		return failedError{err, failure.Code}
 	}
 	return failedError{err, cell.CodeFailed}
+}
+
+// wantTerminal refuses to connect an input that is no terminal with one: where that input ends the command
+// would wait for ever, because a program that edits lines takes no end of file from a terminal.
+func wantTerminal(what string, input, terminal bool) error {
+	if input && terminal && !term.IsTerminal(0) {
+		return usagef("%s: standard input is no terminal, and -t with -i needs one; with -i alone the command reads it as it is", what)
+	}
+	return nil
 }
 
 type startOptions struct {

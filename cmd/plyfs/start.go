@@ -44,6 +44,9 @@ func runStart(c *command, args []string) error {
 		if err != nil {
 			return err
 		}
+		if err := wantTerminal("start", o.stdin, box.Terminal); err != nil {
+			return err
+		}
 		err = start(s, box, o)
 		for !o.attach && errors.Is(err, store.ErrRunning) {
 			var runs bool

@@ -84,6 +84,16 @@ func TestTerminalOfExecAndStart(t *testing.T) {
 	if out, err := cmd.Output(); err != nil || string(out) != "from stdin\n" {
 		t.Errorf("%q, %v", out, err)
 	}
+	// -t with an input that is no terminal: whoever edits lines would never see its end. -t alone reads nothing.
+	for _, args := range [][]string{{"run", "--rm", "-it", "app:v1", "sh"}, {"start", "-i", "box"}, {"exec", "-it", "box", "sh"}} {
+		cmd = c.Command(args...)
+		cmd.Stdin = strings.NewReader("exit 3\n")
+		if out, err := cmd.CombinedOutput(); cmd.ProcessState.ExitCode() != 125 || !strings.Contains(string(out), "standard input is no terminal") {
+			t.Errorf("%q: %q, %v", args, out, err)
+		}
+	}
+	c.Want("box\n", "ps", "-aq")
+	c.Want("/dev/pts/0\r\n", "run", "--rm", "-t", "app:v1", "tty")
 }
 
 // Who is killed in front of a container leaves it running; one with --rm goes when its command ends.

@@ -59,3 +59,26 @@ func TestImageCommands(t *testing.T) {
 		t.Errorf("left: %v, %v", left, err)
 	}
 }
+
+// What fingers know from docker load and docker image prune: -i, an archive from a pipe or a file without a dash, and -f.
+func TestLoadAsDocker(t *testing.T) {
+	harness.NeedRoot(t)
+	dir := harness.Dir(t)
+	imagetest.WriteLayout(t, dir+"/in", &imagetest.Image{Name: "app:v1", Layers: [][]imagetest.Entry{imagetest.Tree("f a x")}})
+	c := &harness.CLI{T: t, Root: dir + "/store"}
+	id := c.Do("image", "load", "-q", "-i", dir+"/in")
+	c.Do("image", "save", "-o", dir+"/app.tar", "app:v1")
+	f, err := os.Open(dir + "/app.tar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	cmd := c.Command("image", "load", "-q")
+	cmd.Stdin = f
+	if out, err := cmd.Output(); err != nil || string(out) != id {
+		t.Errorf("%q, %v; want %q", out, err, id)
+	}
+	c.Want(id+id, "image", "load", "-q", "--input", dir+"/app.tar", dir+"/in")
+	c.Do("image", "prune", "-f")
+	c.Do("image", "inspect", "app:v1")
+}

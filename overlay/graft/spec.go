@@ -123,15 +123,13 @@ func ParseVolume(v string) (Spec, error) {
 	if isPath(s.Source) {
 		s.Kind, s.Create = Bind, true
 	} else if s.Source != "" {
-		if err := checkVolumeName(s.Source); err != nil {
-			return fail("%w", err)
+		if err := naming.Check("volume", s.Source); err != nil {
+			return fail("%w (a path of the host has a slash: ./%s)", err, s.Source)
 		}
 	}
 	if options != "" {
-		for o := range strings.SplitSeq(options, ",") {
-			if err := s.volumeOption(o); err != nil {
-				return fail("%w", err)
-			}
+		if err := s.volumeOptions(options); err != nil {
+			return fail("%w", err)
 		}
 	}
 	if err := s.setTarget(s.Target); err != nil {
@@ -152,10 +150,8 @@ func ParseBind(v string) (Spec, error) {
 	}
 	s := Spec{Kind: Bind, Source: f[0]}
 	if len(f) == 3 {
-		for o := range strings.SplitSeq(f[2], ",") {
-			if err := s.volumeOption(o); err != nil {
-				return fail("%w", err)
-			}
+		if err := s.volumeOptions(f[2]); err != nil {
+			return fail("%w", err)
 		}
 	}
 	if err := s.setTarget(f[1]); err != nil {
@@ -179,7 +175,22 @@ func areOptions(words string) bool {
 	return true
 }
 
-// volumeOption reads one word after the second colon of -v.
+// volumeOptions reads the words after the second colon of -v.
+func (s *Spec) volumeOptions(words string) error {
+	writable := false
+	for o := range strings.SplitSeq(words, ",") {
+		if err := s.volumeOption(o); err != nil {
+			return err
+		}
+		writable = writable || o == "rw"
+	}
+	if s.ReadOnly && writable {
+		return errors.New("both ro and rw")
+	}
+	return nil
+}
+
+// volumeOption reads one of them.
 func (s *Spec) volumeOption(o string) error {
 	switch o {
 	case "rw":
@@ -197,14 +208,6 @@ func (s *Spec) volumeOption(o string) error {
 	case "rprivate":
 	default:
 		return fmt.Errorf("unknown option %q (ro, rw, nocopy)", o)
-	}
-	return nil
-}
-
-// checkVolumeName reports what is wrong with the name of a volume.
-func checkVolumeName(name string) error {
-	if err := naming.Check("volume", name); err != nil {
-		return fmt.Errorf("%w (a path of the host has a slash: ./%s)", err, name)
 	}
 	return nil
 }
@@ -331,7 +334,9 @@ func ParseMount(v string) (Spec, error) {
 	case s.Kind == Tmpfs && s.Source != "":
 		return fail("a tmpfs has no source")
 	case s.Kind == Volume && s.Source != "":
-		if err := checkVolumeName(s.Source); err != nil {
+		if err := naming.Check("volume", s.Source); err != nil && isPath(s.Source) {
+			return fail("%w (a path of the host is for type=bind)", err)
+		} else if err != nil {
 			return fail("%w", err)
 		}
 	}

@@ -178,7 +178,7 @@ func (s *Session) WaitGone() {
 }
 
 // Relay is Wait for the process in front of which the user sits: if the command has a terminal, that is
-// connected with ours. input: ours is read, too.
+// connected with ours. input: ours, which is one then, is read, too.
 func (s *Session) Relay(input bool) (int, error) {
 	if s.terminal == nil {
 		return s.Wait()
@@ -192,9 +192,6 @@ func (s *Session) Relay(input bool) (int, error) {
 	if input {
 		go func() {
 			_, _ = io.Copy(rawWriter{s.terminal}, os.Stdin)
-			if !term.IsTerminal(0) {
-				_, _ = s.terminal.Write([]byte{4}) // end of file, as typed
-			}
 		}()
 	}
 	code, err := s.Wait()
@@ -245,7 +242,7 @@ func (s *Session) raw(input bool) func() {
 		}
 	}()
 	restore := func() {}
-	if input && term.IsTerminal(0) {
+	if input {
 		if old, err := term.MakeRaw(0); err == nil {
 			restore = func() { _ = term.Restore(0, old) }
 		}
