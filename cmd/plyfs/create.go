@@ -13,6 +13,7 @@ import (
 	"github.com/plyfs/plyfs/cmd/plyfs/cell"
 	"github.com/plyfs/plyfs/cmd/plyfs/keeper"
 	"github.com/plyfs/plyfs/layer/store"
+	"github.com/plyfs/plyfs/overlay"
 	"github.com/plyfs/plyfs/overlay/graft"
 )
 
@@ -183,6 +184,40 @@ func (o *containerFlags) complete(c *store.Container, img *store.Image, given, a
 		c.Env = append(c.Env, "TERM=xterm")
 	}
 	c.Env = mergeEnv(mergeEnv(c.Env, i.Env), given)
+	return leaveDoubles(c, img, len(o.mounts))
+}
+
+// leaveDoubles takes away what comes along (after the first asked mounts) where another mount has its place already under
+// a name that leads there through a link of the image: VOLUME /var/run beside -v x:/run.
+func leaveDoubles(c *store.Container, img *store.Image, asked int) error {
+	if len(c.Mounts) < 2 || len(c.Mounts) == asked || len(img.Layers) == 0 {
+		return nil
+	}
+	config := imageView(img)
+	config.Log = func(string, ...any) {} // about the layers; the mount says it
+	view, err := overlay.New(config)
+	if err != nil {
+		return err
+	}
+	defer view.Close()
+	u, err := graft.New(view, graft.Config{})
+	if err != nil {
+		return err
+	}
+	defer u.Close()
+	taken := map[string]bool{}
+	kept := c.Mounts[:0:0]
+	for i, m := range c.Mounts {
+		where, err := u.Where(m.Target)
+		if err != nil { // whoever mounts it says so
+			where = m.Target
+		}
+		if i < asked || !taken[where] {
+			kept = append(kept, m)
+		}
+		taken[where] = true
+	}
+	c.Mounts = kept
 	return nil
 }
 

@@ -28,6 +28,9 @@ func fillVolumes(s *store.Store, c *store.Container) error {
 		if err != nil {
 			return err
 		}
+		if len(img.Layers) == 0 {
+			continue
+		}
 		err = s.FillVolume(m.Source, func(dir string) (bool, error) { return copyFrom(imageView(img), m.Target, dir) })
 		if err != nil {
 			return err

@@ -1,6 +1,7 @@
 package container
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"strings"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sys/unix"
 
 	"github.com/plyfs/plyfs/integration/harness"
@@ -253,4 +255,60 @@ func TestManyCommandsAtOnce(t *testing.T) {
 	if (errs[0] == nil) == (errs[1] == nil) {
 		t.Errorf("two creations of one name: %v, %v", errs[0], errs[1])
 	}
+}
+
+// A VOLUME of the image, or what another container has, gives way to a mount at the same place, also where a link of the
+// image leads there: with /run and /var/run as VOLUMEs there was no way to run it.
+func TestVolumesAtOnePlace(t *testing.T) {
+	harness.NeedRoot(t)
+	c := &harness.CLI{T: t, Root: harness.Dir(t) + "/store"}
+	dir := harness.Dir(t)
+	imagetest.WriteLayout(t, dir+"/app", &imagetest.Image{Name: "app:v1",
+		Config: v1.Config{Volumes: map[string]struct{}{"/run": {}, "/var/run": {}}},
+		Layers: [][]imagetest.Entry{imagetest.Busybox(t, "sh cat true"), imagetest.Tree("d run\nf run/it image\nd var\nl var/run ../run")}})
+	c.Do("image", "load", dir+"/app")
+	mounts := func(name string) (out []string) {
+		var all []struct {
+			Name   string
+			Mounts []struct{ Source, Target string }
+		}
+		if err := json.Unmarshal([]byte(c.Do("ps", "-a", "--json")), &all); err != nil {
+			t.Fatal(err)
+		}
+		for _, box := range all {
+			if box.Name == name {
+				for _, m := range box.Mounts {
+					out = append(out, m.Source+":"+m.Target)
+				}
+			}
+		}
+		return out
+	}
+	c.Want("image", "run", "--name", "plain", "app:v1", "cat", "/var/run/it")
+	if got := mounts("plain"); len(got) != 1 || !strings.HasSuffix(got[0], ":/run") {
+		t.Errorf("the image's own: %q", got)
+	}
+	c.Want("new\n", "run", "--name", "named", "-v", "mine:/var/run", "app:v1", "sh", "-c", "echo new > /run/it; cat /var/run/it")
+	if got := mounts("named"); len(got) != 1 || got[0] != "mine:/var/run" {
+		t.Errorf("a named one instead: %q", got)
+	}
+	c.Want("new\n", "run", "--rm", "--volumes-from", "named", "app:v1", "cat", "/run/it")
+	c.Do("run", "--name", "other", "--volumes-from", "named", "-v", "else:/run", "app:v1", "true")
+	if got := mounts("other"); len(got) != 1 || got[0] != "else:/run" {
+		t.Errorf("beside --volumes-from: %q", got)
+	}
+	c.Fails("two grafts for one target", "run", "--rm", "-v", "mine:/run", "-v", "else:/var/run", "app:v1", "true")
+}
+
+// An image of no layers has volumes, too: it is what carries those of others.
+func TestVolumeOfNoLayers(t *testing.T) {
+	c := store(t)
+	dir := harness.Dir(t)
+	imagetest.WriteLayout(t, dir+"/data", &imagetest.Image{Name: "data:v1", Config: v1.Config{Volumes: map[string]struct{}{"/data": {}}, Cmd: []string{"none"}}})
+	c.Do("image", "load", dir+"/data")
+	c.Do("create", "--name", "data", "data:v1")
+	c.Do("run", "--rm", "--volumes-from", "data", "app:v1", "sh", "-c", "echo kept > /data/it")
+	c.Want("kept\n", "run", "--rm", "--volumes-from", "data", "app:v1", "cat", "/data/it")
+	c.Do("rm", "-v", "data")
+	c.Want("", "volume", "ls", "-q")
 }

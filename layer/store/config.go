@@ -12,6 +12,20 @@ import (
 // 127), and what a stack can have.
 const maxLayers = 500
 
+// Words are the words of a command. In JSON they may be one string instead of a list of one, as Docker reads it.
+type Words []string
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (w *Words) UnmarshalJSON(raw []byte) error {
+	if raw[0] != '"' {
+		return json.Unmarshal(raw, (*[]string)(w))
+	}
+	var one string
+	err := json.Unmarshal(raw, &one)
+	*w = Words{one}
+	return err
+}
+
 // parseConfig reads an image's configuration and checks what is relied on.
 func parseConfig(raw []byte) (*imageConfig, error) {
 	var c imageConfig

@@ -19,7 +19,13 @@ func TestConfigOddities(t *testing.T) {
 	if _, err := parseConfig([]byte(`{"config":null}`)); err != nil {
 		t.Error(err)
 	}
-	for _, bad := range []string{`{"config":{"Env":["A=\u0000"]}}`, `{"config":{"User":"\u0000"}}`, `{"config":{"Cmd":["\u0000"]}}`, `{"rootfs":{"diff_ids":["x"]}}`, `[]`, ``} {
+	if c, err = parseConfig([]byte(`{"config":{"Entrypoint":["/a","b"],"Cmd":"c d"}}`)); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]Words{{"/a", "b"}, {"c d"}}, []Words{c.Config.Entrypoint, c.Config.Cmd}); diff != "" {
+		t.Error(diff)
+	}
+	for _, bad := range []string{`{"config":{"Env":["A=\u0000"]}}`, `{"config":{"User":"\u0000"}}`, `{"config":{"Cmd":["\u0000"]}}`, `{"config":{"Cmd":"\u0000"}}`, `{"config":{"Cmd":7}}`, `{"rootfs":{"diff_ids":["x"]}}`, `[]`, ``} {
 		if _, err := parseConfig([]byte(bad)); err == nil {
 			t.Errorf("%q was taken", bad)
 		}
@@ -38,7 +44,7 @@ func TestImageVolumes(t *testing.T) {
 	for _, m := range c.Mounts {
 		got = append(got, m.Target)
 	}
-	if diff := cmp.Diff([]string{"/b", "/c", "/data", "/given"}, got); diff != "" {
+	if diff := cmp.Diff([]string{"/given", "/b", "/c", "/data"}, got); diff != "" {
 		t.Error(diff)
 	}
 }

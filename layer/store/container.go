@@ -86,7 +86,8 @@ type VolumesFrom struct {
 // CreateContainer makes a container from c, whose ID, Image and Created it fills in, and the volumes that it needs:
 // those named in its mounts, and an anonymous one for each VOLUME of the image at whose place nothing else is
 // mounted. An empty name gets a made up one. ImageName is looked up. complete is called with the
-// image, to fill in what depends on it; it must be quick.
+// image, to fill in what depends on it; it must be quick. The mounts are then in the order of precedence, those that c
+// had before first, and complete may take away some of the others.
 func (s *Store) CreateContainer(c *Container, from []VolumesFrom, complete func(*Container, *Image) error) (err error) {
 	defer func() { err = explain(err, s.root) }()
 	if c.Name != "" {
@@ -117,12 +118,13 @@ func (s *Store) CreateContainer(c *Container, from []VolumesFrom, complete func(
 			return err
 		}
 		c.ID, c.Image, c.Created = newID(), img.ID, time.Now().UTC().Truncate(time.Second)
-		if err := complete(c, img); err != nil {
-			return err
-		}
 		if err := s.gatherMounts(c, from, img); err != nil {
 			return err
 		}
+		if err := complete(c, img); err != nil {
+			return err
+		}
+		sort.Slice(c.Mounts, func(i, j int) bool { return c.Mounts[i].Target < c.Mounts[j].Target })
 		c.made, err = s.makeVolumes(c)
 		if err == nil {
 			err = copyRootAttributes(img, dir+"/upper")
@@ -203,6 +205,7 @@ func (s *Store) gatherMounts(c *Container, from []VolumesFrom, img *Image) error
 			c.Mounts = append(c.Mounts, m)
 		}
 	}
+	rest := len(c.Mounts)
 	for target := range img.Config.Volumes {
 		if strings.IndexByte(target, 0) >= 0 {
 			return fmt.Errorf("image %s: its VOLUME %q is no path", img.Name(), target)
@@ -212,7 +215,7 @@ func (s *Store) gatherMounts(c *Container, from []VolumesFrom, img *Image) error
 			c.Mounts = append(c.Mounts, Mount{Type: VolumeMount, Target: target})
 		}
 	}
-	sort.Slice(c.Mounts, func(i, j int) bool { return c.Mounts[i].Target < c.Mounts[j].Target })
+	slices.SortFunc(c.Mounts[rest:], func(a, b Mount) int { return strings.Compare(a.Target, b.Target) })
 	return nil
 }
 

@@ -110,6 +110,16 @@ func (w *walked) release(u *Union) {
 
 const linksMax = 40 // as the kernel
 
+// Where returns the path without links at which a graft with the target would be, in the view as it is.
+func (u *Union) Where(target string) (string, error) {
+	w, err := u.walk(target)
+	if err != nil {
+		return "", err
+	}
+	defer w.release(u)
+	return w.where(), nil
+}
+
 // walk follows a path in the view, links included, and never leaves it: ".." of the root is the
 // root (kernel: openat2 with RESOLVE_IN_ROOT). What is missing at the end is no error.
 func (u *Union) walk(p string) (*walked, error) {
