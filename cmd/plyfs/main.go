@@ -21,6 +21,7 @@ import (
 	"github.com/plyfs/plyfs/cmd/plyfs/launch"
 	"github.com/plyfs/plyfs/cmd/plyfs/text"
 	"github.com/plyfs/plyfs/layer/store"
+	"github.com/plyfs/plyfs/layer/store/userns"
 )
 
 // usageError is a fault in the command line, as opposed to one of doing it.
@@ -36,7 +37,10 @@ const (
 
 func main() {
 	cell.Init()
-	err := dispatch(os.Args)
+	err := userns.Init()
+	if err == nil {
+		err = dispatch(os.Args)
+	}
 	var command exitCode
 	switch {
 	case err == nil || errors.Is(err, pflag.ErrHelp):

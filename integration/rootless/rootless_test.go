@@ -241,3 +241,12 @@ func TestOneIDOnly(t *testing.T) {
 	c.Want("0:0 0:0\nwelcome\n", "run", "--rm", "app:v1", "sh", "-c", "echo $(stat -c %u:%g /data /etc/shadow); cat /data/list")
 	c.Fails("/etc/subuid", "run", "--rm", "-u", "app", "app:v1", "true")
 }
+
+// What is done before the command is in its namespace does not depend on how far that has come: whose store it is, for one.
+func TestLooksAtTheUsersStore(t *testing.T) {
+	c := user(t)
+	c.Do("create", "--name", "one", "app:v1")
+	for range 20 {
+		c.Want("", "diff", "one")
+	}
+}

@@ -40,13 +40,20 @@ func Rootless() bool {
 	return os.Geteuid() != 0 || os.Getenv(stageVariable) == stageInside
 }
 
+// Init is the first thing a program has to do that calls Enter. In the process that Enter starts it waits for the ids, and
+// returns in its second half only: before that nothing can be known, not even who we are.
+func Init() error {
+	if os.Getenv(stageVariable) == stageWait {
+		return waitForMaps()
+	}
+	return nil
+}
+
 // Enter returns at once for root. For anybody else it runs this program again, with the same
 // arguments and descriptors, as root of a user namespace, and exits with its exit code; in
 // that second process it returns.
 func Enter() error {
 	switch stage := os.Getenv(stageVariable); {
-	case stage == stageWait:
-		return waitForMaps()
 	case os.Geteuid() == 0:
 		if stage == stageInside {
 			// More capabilities than before the exec made us undumpable, and /proc/self not ours.
@@ -92,9 +99,7 @@ func outside() (int, error) {
 		_ = cmd.Wait()
 		return 0, err
 	}
-	if _, err := write.Write([]byte{1}); err != nil {
-		return 0, err
-	}
+	_, _ = write.Write([]byte{1}) // or it ended already: its exit code says more
 	err = cmd.Wait()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
