@@ -13,7 +13,8 @@ type Filesystem struct {
 	Magic   int64    // statfs f_type
 	UUID    [16]byte // as the kernel's overlayfs writes it into origin marks
 	HasUUID bool     // it has one, and the kernel tells it (Linux 6.9)
-	// HandleOK says that files have handles (name_to_handle_at(2)).
+	// HandleOK says that files have handles (name_to_handle_at(2)) that mean the same file for ever. Those of FUSE are
+	// node ids, which somebody else has after the next mount.
 	HandleOK bool
 }
 
@@ -147,8 +148,9 @@ func filesystemOf(fd, own int) (f Filesystem) {
 	if err := unix.Fstatfs(fd, &sfs); err == nil {
 		f.Magic = int64(sfs.Type)
 	}
-	if _, err := Handle(fd, ""); err == nil {
-		f.HandleOK = true
+	if f.Magic != unix.FUSE_SUPER_MAGIC {
+		_, err := Handle(fd, "")
+		f.HandleOK = err == nil
 	}
 	var id fsUUID
 	_, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(own), fsIocGetfsuuid, uintptr(unsafe.Pointer(&id)))

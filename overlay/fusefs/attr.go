@@ -64,7 +64,7 @@ func (s *session[N]) keep(n N) (entry, attr validity) {
 func (s *session[N]) fillEntry(o *fuse.EntryOut, n N, a *Attr) {
 	entry, attr := s.keep(n)
 	o.NodeId = n.ID()
-	o.Generation = 0 // ids are never given twice
+	o.Generation = s.generation
 	o.EntryValid = entry.sec
 	o.EntryValidNsec = entry.nsec
 	o.AttrValid = attr.sec

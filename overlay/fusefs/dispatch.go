@@ -2,6 +2,8 @@ package fusefs
 
 import (
 	"errors"
+	"math"
+	"math/rand/v2"
 	"runtime/debug"
 	"sync"
 
@@ -37,10 +39,13 @@ type session[N Node] struct {
 	noBacking                       sync.Once
 	conn                            *conn
 	dev                             uint64 // of the mount; 0 if not known
+	// generation is of all nodes but the root: their ids are not given twice, but by the next mount, which a
+	// handle (name_to_handle_at(2)) of this one must not name a file of.
+	generation uint64
 }
 
 func newSession[N Node](fs Union[N], opt *Options) *session[N] {
-	s := &session[N]{fs: fs, opt: opt}
+	s := &session[N]{fs: fs, opt: opt, generation: 1 + rand.Uint64N(math.MaxInt32)}
 	s.memory.release = debug.FreeOSMemory
 	s.entryValid = validFor(opt.EntryTimeout)
 	s.attrValid = validFor(opt.AttrTimeout)

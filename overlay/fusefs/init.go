@@ -28,8 +28,10 @@ const (
 
 // wanted are the features asked for in every mode.
 //
-// Left out on purpose: EXPORT_SUPPORT (the kernel would look "." and ".." up;
-// handles of cached inodes work without), ATOMIC_O_TRUNC but in passthrough mode (there is no
+// NO_EXPORT_SUPPORT: a handle that somebody keeps (the index of an overlayfs over this mount) means another
+// file after the next mount, or none.
+//
+// Left out on purpose: ATOMIC_O_TRUNC but in passthrough mode (there is no
 // OPEN to carry it, or it copies nothing), AUTO_INVAL_DATA (a changed mtime would drop pages that only this
 // mount can have changed), CREATE_SUPP_GROUP (the kernel decides about set-gid
 // from the directory's answer), ALLOW_IDMAP (the kernel would hide the caller's
@@ -38,7 +40,7 @@ const wanted = fuse.CAP_ASYNC_READ | fuse.CAP_BIG_WRITES | fuse.CAP_DONT_MASK |
 	fuse.CAP_IOCTL_DIR | fuse.CAP_READDIRPLUS | fuse.CAP_ASYNC_DIO |
 	fuse.CAP_PARALLEL_DIROPS | fuse.CAP_MAX_PAGES | fuse.CAP_CACHE_SYMLINKS |
 	fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_SETXATTR_EXT | fuse.CAP_INIT_EXT |
-	fuse.CAP_HAS_EXPIRE_ONLY | fuse.CAP_DIRECT_IO_ALLOW_MMAP
+	fuse.CAP_HAS_EXPIRE_ONLY | fuse.CAP_DIRECT_IO_ALLOW_MMAP | fuse.CAP_NO_EXPORT_SUPPORT
 
 // flagsFor returns the features to ask for under o.
 func flagsFor(o *Options) uint64 {
