@@ -120,10 +120,26 @@ func NeedRoot(t testing.TB) {
 	if cell.Root {
 		return
 	}
-	if os.Getenv("PLYFS_REQUIRE_MOUNT") == "1" {
-		t.Fatal("must run as root here")
+	mustNot(t, "needs root")
+}
+
+// Root reports whether the tests run as root of the machine. Those of an ordinary user run as root of a user
+// namespace that has one user and one group: nothing can belong to anybody else, no device but a whiteout can be
+// made, and marks are in user.overlay.
+func Root() bool {
+	if cell == nil {
+		return os.Geteuid() == 0
 	}
-	t.Skip("needs root")
+	return cell.Root
+}
+
+// mustNot skips the test, or fails it where nothing may be skipped.
+func mustNot(t testing.TB, why string) {
+	t.Helper()
+	if os.Getenv("PLYFS_REQUIRE_MOUNT") == "1" {
+		t.Fatal(why)
+	}
+	t.Skip(why)
 }
 
 // NeedNoRace skips the test where plyfs has the race detector, which changes what is measured.
