@@ -61,6 +61,7 @@ type FS struct {
 	// linkedOrigins: the upper may have linked files with an origin in directories without the impure
 	// mark, see linksMark.
 	linkedOrigins atomic.Bool
+	linksLeft     bool        // an earlier mount has left names to be made, see soughtMark
 	astray        atomic.Bool // there may be redirects the kernel does not follow, see moves.go
 	closers       []io.Closer
 	made          []func() // take away the directories this mount made, if empty; in New and Discard only

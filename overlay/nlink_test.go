@@ -232,3 +232,46 @@ func kernelCounts(t *testing.T, lower, top string) string {
 		return unix.Statx(unix.AT_FDCWD, filepath.Join(mnt, name), unix.AT_SYMLINK_NOFOLLOW, unix.STATX_BASIC_STATS, st)
 	})
 }
+
+// An unmount looks for the names of linked inodes when an earlier one did not, though its own mount changed nothing; and
+// not again for those that are nowhere in the view.
+func TestNamesLeftByAnEarlierMount(t *testing.T) {
+	dir := linkedWorld(t)
+	if err := os.Link(dir+"/lower/a", dir+"/outside"); err != nil {
+		t.Fatal(err)
+	}
+	change := func(fs *FS) error {
+		n, err := find(fs, "a")
+		if err == nil {
+			_, err = fs.WriteAt(nil, n, []byte("C"), 0, false)
+		}
+		return err
+	}
+	for _, step := range []struct {
+		what     string
+		noSettle bool
+		do       func(fs *FS) error
+		left     bool // to this mount
+		links    uint64
+	}{
+		{"changed, and not settled", true, change, false, 2},
+		{"as it was", false, func(*FS) error { return nil }, true, 6},
+		{"once more", false, func(*FS) error { return nil }, false, 6},
+	} {
+		fs := openLinked(t, dir, dir+"/top")
+		if fs.indexd == nil {
+			t.Skip("no index here")
+		}
+		fs.cfg.NoSettle = step.noSettle
+		if fs.linksMayPart() != step.left {
+			t.Errorf("%s: names left: %v", step.what, !step.left)
+		}
+		if err := errors.Join(step.do(fs), fs.Close()); err != nil {
+			t.Errorf("%s: %v", step.what, err)
+		}
+		var st unix.Stat_t
+		if err := unix.Stat(dir+"/top/upper/a", &st); err != nil || uint64(st.Nlink) != step.links {
+			t.Errorf("%s: %d links in the upper, want %d; %v", step.what, st.Nlink, step.links, err)
+		}
+	}
+}

@@ -1,6 +1,8 @@
 package overlay
 
 import (
+	"fmt"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/plyfs/plyfs/layer"
@@ -18,6 +20,11 @@ import (
 // numbers of the upper then takes the impure marks of their directories away.
 const linksMark = "plyfs.links"
 
+// soughtMark, an attribute of work/index, says that all names were made, or are nowhere in the view, of
+// what the index had when it was last changed: its modification time then. Otherwise an earlier mount
+// was killed, or left that to a later one.
+const soughtMark = "plyfs.sought"
+
 // readLinksMark finds out whether listing a directory without the impure mark needs a look at its
 // files.
 func (fs *FS) readLinksMark() error {
@@ -32,7 +39,18 @@ func (fs *FS) readLinksMark() error {
 		return failure(fs.cfg.Work, "cannot read the index in it", err)
 	}
 	fs.linkedOrigins.Store(len(ents) > 0 || len(fs.mark(fd, "", linksMark, buf[:])) > 0)
+	if len(ents) > 0 {
+		now, err := timeOf(fd)
+		fs.linksLeft = err == nil && string(fs.mark(fd, "", soughtMark, make([]byte, 64))) != now
+	}
 	return nil
+}
+
+// timeOf returns the modification time of a directory, as [soughtMark] has it.
+func timeOf(dir int) (string, error) {
+	var st Attr
+	err := layer.Stat(dir, "", &st)
+	return fmt.Sprintf("%d.%09d", st.Mtime.Sec, st.Mtime.Nsec), err
 }
 
 // indexEntries are the entries of the index whose inodes may have names that are not the upper's,
@@ -41,7 +59,7 @@ type indexEntries map[uint64]string
 
 // linksMayPart says whether the index may say anything that the upper is to say by itself.
 func (fs *FS) linksMayPart() bool {
-	return fs.indexd != nil && fs.cfg.Index != On && fs.settle.changes.Load() > 0
+	return fs.indexd != nil && fs.cfg.Index != On && !fs.unused && (fs.linksLeft || fs.settle.changes.Load() > 0)
 }
 
 // linksPart says whether the index says anything that the upper does not.
@@ -71,8 +89,24 @@ func (fs *FS) completeLinks(c *Caller) error {
 	if err := fs.nameBelow(c, fs.root, open); err != nil {
 		return err
 	}
-	_, err = fs.dropWhole()
-	return err
+	if open, err = fs.dropWhole(); err != nil || len(open) == 0 {
+		return err
+	}
+	return fs.markSought()
+}
+
+// markSought says that nobody need look for names again.
+func (fs *FS) markSought() error {
+	fd, err := fs.indexd.FD()
+	if err != nil {
+		return err
+	}
+	defer fs.indexd.Done()
+	now, err := timeOf(fd)
+	if err != nil {
+		return err
+	}
+	return fs.setMark(fd, "", soughtMark, []byte(now))
 }
 
 // nameBelow makes the names, below n, of inodes in the index names of the upper.

@@ -155,7 +155,7 @@ func unfinished(t testing.TB, upper string) []string {
 		if err != nil || !e.Type().IsRegular() {
 			return err
 		}
-		if _, err := unix.Lgetxattr(path, "trusted.overlay.plyfs", nil); err == nil {
+		if _, err := unix.Lgetxattr(path, harness.Mark("plyfs"), nil); err == nil {
 			rel, _ := filepath.Rel(upper, path)
 			out = append(out, rel)
 		} else if !errors.Is(err, unix.ENODATA) {
@@ -177,6 +177,9 @@ func marked(l *harness.Layers) bool {
 func kernelRefuses(t testing.TB, l *harness.Layers) {
 	t.Helper()
 	opts := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", strings.Join(l.Lowers, ":"), l.Upper, l.Work)
+	if !harness.Root() {
+		opts += ",userxattr"
+	}
 	if err := unix.Mount("overlay", l.Mnt, "overlay", 0, opts); err == nil {
 		_ = unix.Unmount(l.Mnt, 0)
 		t.Fatal("the kernel mounted an upper with unfinished files")

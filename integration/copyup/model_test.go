@@ -74,6 +74,9 @@ func TestModel(t *testing.T) {
 	}
 	for _, mode := range []string{"cached", "passthrough"} {
 		t.Run(mode, func(t *testing.T) {
+			if mode == "passthrough" {
+				harness.NeedRoot(t)
+			}
 			harness.OnFilesystems(t, 512<<20, func(t *testing.T, dir string) {
 				w := &model{t: t, l: harness.NewLayersOn(t, dir, modelTree)}
 				shapeTree(t, w.l.Lowers[0])
@@ -104,7 +107,7 @@ func (w *model) check(rt *rapid.T, mode string) {
 	w.view.dir = w.l.Mnt
 	w.flags = []string{"--mode", mode, "--threshold", "8K", "--settle-budget", "off"}
 	kernel := []string{"index=on"}
-	if rapid.Bool().Draw(rt, "metacopy") {
+	if rapid.Bool().Draw(rt, "metacopy") && harness.Root() { // the kernel takes it from root only
 		w.flags = append(w.flags, "-o", "metacopy=on")
 		kernel = append(kernel, "metacopy=on")
 	}

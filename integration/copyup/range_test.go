@@ -200,6 +200,9 @@ func TestByRange(t *testing.T) {
 	original := harness.Bytes(bigSize)
 	for _, mode := range []string{"cached", "passthrough"} {
 		t.Run(mode, func(t *testing.T) {
+			if mode == "passthrough" {
+				harness.NeedRoot(t)
+			}
 			harness.OnFilesystems(t, 512<<20, func(t *testing.T, dir string) {
 				l := harness.NewLayersOn(t, dir, "f other something else")
 				for i := range rangeCases {

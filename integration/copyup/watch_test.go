@@ -165,6 +165,7 @@ func TestWatchEndsWithTheMount(t *testing.T) {
 
 // TestWatchOfAStuckMount: ^C ends it also while the daemon does not answer.
 func TestWatchOfAStuckMount(t *testing.T) {
+	harness.NeedRoot(t) // for fusectl
 	_, m := watched(t)
 	w := watch(t, m)
 	defer func() { must(t, unix.Kill(m.PID(), unix.SIGCONT)) }()
