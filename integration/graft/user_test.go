@@ -13,6 +13,7 @@ import (
 const userRules = `
 cd "$1"
 $plyfs --bind src:/data --bind src/file:/etc/app.conf:ro --bind src/dir:/srv/new/dir --tmpfs /run:mode=700 --volume made:/v 2>/dev/null && exit 1
+rm log # it says why
 $plyfs --bind src:/data --bind src/file:/etc/app.conf:ro --bind src/dir:/srv/new/dir --tmpfs /run:mode=700 --volume ./made:/v
 errno() { out=$("$@" 2>&1) && echo "$* works" || case $out in *"$want"*) ;; *) echo "$*: $out, want $want" ;; esac; }
 cd mnt
@@ -46,8 +47,8 @@ func userGrafts(t *testing.T) *harness.Layers {
 func runAsUser(t *testing.T, l *harness.Layers, program string, args ...string) {
 	t.Helper()
 	lower := harness.Dump(t, l.Lowers[0], true)
-	mount := `plyfs="` + harness.Binary() + ` mount --lower lower1 --upper upper --work work mnt"; set -e` + "\n"
-	end := harness.Binary() + " umount mnt\n[ \"$(ls mnt)\" = '' ]\n"
+	mount := `plyfs="` + harness.Binary() + ` mount --lower lower1 --upper upper --work work --log log mnt"; set -e` + "\n"
+	end := harness.Binary() + " umount mnt\n[ \"$(ls mnt)\" = '' ]\n! [ -s log ] || cat log\n"
 	cmd := harness.AsUser(l.Root, program, append(args, "-c", mount+userRules+end, "sh", l.Root)...)
 	cmd.Env = append(os.Environ(), "TMPDIR="+l.Root)
 	if out, err := cmd.CombinedOutput(); err != nil || len(out) > 0 {

@@ -108,8 +108,11 @@ func (s *session[N]) handshake(c *conn) error {
 		if s.opt.Mode == Passthrough && !s.neg.passthrough {
 			return fmt.Errorf("mode passthrough: this kernel has no FUSE passthrough (Linux 6.9, CONFIG_FUSE_PASSTHROUGH)")
 		}
-		if s.opt.Mode == Passthrough && !c.mayBack() {
-			return fmt.Errorf("mode passthrough: the kernel takes files from root of the machine only; use mode cached")
+		if s.neg.passthrough && !c.mayBack() { // root of a user namespace, say
+			if s.opt.Mode == Passthrough {
+				return fmt.Errorf("mode passthrough: the kernel takes files from root of the machine only; use mode cached")
+			}
+			s.neg.passthrough = false
 		}
 		return nil
 	}

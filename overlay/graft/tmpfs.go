@@ -26,13 +26,11 @@ func (s *source) makeTmpfs() error {
 	}
 	s.path = dir
 	s.cleanup = func() { _ = os.RemoveAll(dir) }
-	if s.spec.Size > 0 {
-		s.u.logf("tmpfs at %s: a directory takes its place (%v), without a limit of its size", s.spec.Target, err)
-	}
+	notMounted := err
 	inner := dir + "/root" // the outer one keeps others out
 	if err = os.Mkdir(inner, 0o700); err == nil {
 		if s.spec.UID != 0 || s.spec.GID != 0 {
-			err = os.Chown(inner, int(s.spec.UID), int(s.spec.GID))
+			err = ownTmpfs(inner, &s.spec)
 		}
 		if err == nil {
 			err = unix.Chmod(inner, mode)
@@ -47,8 +45,24 @@ func (s *source) makeTmpfs() error {
 	}
 	if err != nil {
 		s.cleanup()
+		return err
 	}
-	return err
+	if s.spec.Size > 0 {
+		s.u.logf("tmpfs at %s: a directory takes its place (%v), without a limit of its size", s.spec.Target, notMounted)
+	}
+	return nil
+}
+
+// ownTmpfs gives the directory its owner, which only root can, and in a user namespace only to those who exist there.
+func ownTmpfs(dir string, spec *Spec) error {
+	err := unix.Chown(dir, int(spec.UID), int(spec.GID))
+	switch err {
+	case nil:
+		return nil
+	case unix.EINVAL:
+		return fmt.Errorf("owner %d:%d does not exist in this user namespace: %w", spec.UID, spec.GID, err)
+	}
+	return fmt.Errorf("owner %d:%d: %w", spec.UID, spec.GID, err)
 }
 
 // mountTmpfs returns the root of a new tmpfs that lives as long as a descriptor of it.
