@@ -248,6 +248,7 @@ func TestAppendOnlyAndImmutable(t *testing.T) {
 // TestGuardInTheKernel: a file that is append-only in an upper is so for the kernel, and one the kernel made so
 // is so here.
 func TestGuardInTheKernel(t *testing.T) {
+	harness.NeedRoot(t) // for chattr, which an ordinary user may not even as root of a user namespace
 	v := mountIn(t, "cached", "f a text\nf other 1\nx a user.old 1\nf b text\nx b user.old 1")
 	chattr(t, "+a", v.path("a"))
 	appendOnly(t, v, "a", "text")
@@ -265,6 +266,7 @@ func TestGuardInTheKernel(t *testing.T) {
 
 // TestGuardOfItsOwn: an upper file that has the flag itself, not the mark (chattr in the upper, or a kernel before 5.14).
 func TestGuardOfItsOwn(t *testing.T) {
+	harness.NeedRoot(t)
 	v := mountIn(t, "cached", "f other 1")
 	must(t, os.WriteFile(v.path("a"), []byte("text"), 0o644), os.WriteFile(v.path("i"), []byte("text"), 0o644))
 	for _, name := range []string{"a", "i"} {
