@@ -116,20 +116,26 @@ func start() (code int, err error) {
 	// Who interrupts us means the mount.
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
-	defer signal.Stop(stop)
 	// Not os/exec, which first tries out in a process of its own what the kernel can do.
 	pid, err := syscall.ForkExec(self.Program(), os.Args, attr)
 	syscall.Close(pipe[1])
 	if err != nil {
 		return failed, errors.New("starting the daemon: " + err.Error())
 	}
+	told := make(chan bool)
 	go func() {
+		interrupted := false
 		for range stop {
+			interrupted = true
 			_ = syscall.Kill(pid, syscall.SIGTERM)
 		}
+		told <- interrupted
 	}()
 	code, ended := readReport(report)
-	if ended {
+	signal.Stop(stop) // nothing more comes
+	close(stop)
+	interrupted := <-told
+	if ended && !(interrupted && code == mounted) {
 		return code, nil
 	}
 	var status syscall.WaitStatus
@@ -137,6 +143,9 @@ func start() (code int, err error) {
 		if _, err := syscall.Wait4(pid, &status, 0, nil); err != syscall.EINTR {
 			break
 		}
+	}
+	if ended {
+		return failed, errors.New("interrupted when the mount was ready: it is gone again")
 	}
 	how := "exit status " + strconv.Itoa(status.ExitStatus())
 	if status.Signaled() {
