@@ -152,6 +152,9 @@ func TestInterchangeMarks(t *testing.T) {
 			lowers = append(lowers, strings.ReplaceAll(text, "NS.", tt.ns+"."))
 		}
 		t.Run(tt.ns+" by plyfs", func(t *testing.T) {
+			if tt.ns == "trusted" {
+				harness.NeedRoot(t)
+			}
 			l := harness.NewLayers(t, lowers...)
 			m := l.Plyfs(t, tt.flags...)
 			changeMarked(t, m.Dir, tt.ns, true)
@@ -168,6 +171,9 @@ func TestInterchangeMarks(t *testing.T) {
 			}
 		})
 		t.Run(tt.ns+" by the kernel", func(t *testing.T) {
+			if tt.ns == "trusted" {
+				harness.NeedRoot(t)
+			}
 			l := harness.NewLayers(t, lowers...)
 			k := l.Kernel(t, tt.writes...)
 			changeMarked(t, k.Dir, tt.ns, tt.moves)
