@@ -20,15 +20,11 @@ import (
 	"github.com/plyfs/plyfs/layer"
 	"github.com/plyfs/plyfs/layer/image"
 	"github.com/plyfs/plyfs/layer/image/imagetest"
+	"github.com/plyfs/plyfs/layer/layertest"
 	"github.com/plyfs/plyfs/whiteout"
 )
 
-func needRoot(t testing.TB) {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("owners, devices and trusted attributes need root")
-	}
-}
+func TestMain(m *testing.M) { layertest.Main(m) }
 
 // unpack unpacks an archive into a new directory and checks that the recipe gives it back.
 func unpack(t testing.TB, archive []byte, o image.UnpackOptions) (dir string, out *image.Unpacked, err error) {
@@ -54,6 +50,7 @@ func unpack(t testing.TB, archive []byte, o image.UnpackOptions) (dir string, ou
 
 func openDir(t testing.TB, dir string) int {
 	t.Helper()
+	layertest.NeedOwner(t)
 	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -127,7 +124,7 @@ func describe(t testing.TB, dir, path string) string {
 const stamp = " 1700000000.123456000"
 
 func TestUnpack(t *testing.T) {
-	needRoot(t)
+	layertest.NeedRoot(t)
 	dir, out, err := unpack(t, imagetest.Tar(imagetest.Tree(`
 		d .
 		m . 711
@@ -188,7 +185,7 @@ func TestUnpack(t *testing.T) {
 
 // What overlayfs has no form for is brought into one, in whatever order it comes.
 func TestWhiteouts(t *testing.T) {
-	needRoot(t)
+	layertest.NeedRoot(t)
 	for _, c := range []struct {
 		name, tree string
 		want       []string

@@ -13,6 +13,7 @@ import (
 
 	"github.com/plyfs/plyfs/layer/image"
 	"github.com/plyfs/plyfs/layer/image/imagetest"
+	"github.com/plyfs/plyfs/layer/layertest"
 )
 
 // Loads and removals of the same image from many sides at once.
@@ -85,11 +86,12 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	os.Exit(m.Run())
+	layertest.Main(m)
 }
 
 // A load killed at any moment leaves a store that works, and no image that is not whole.
 func TestLoadKilled(t *testing.T) {
+	layertest.NeedOwner(t)
 	dir := tempDir(t)
 	img := app("app:v1", "")
 	for n := range 6 {

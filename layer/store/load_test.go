@@ -18,6 +18,7 @@ import (
 
 	"github.com/plyfs/plyfs/layer/image"
 	"github.com/plyfs/plyfs/layer/image/imagetest"
+	"github.com/plyfs/plyfs/layer/layertest"
 )
 
 // app is an image of three layers.
@@ -257,9 +258,7 @@ func TestLoadPlatform(t *testing.T) {
 // One archive over different layers: a directory it does not mention is that of the
 // layers beneath, for each image its own.
 func TestImpliedDirectories(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root for owners")
-	}
+	layertest.NeedOwners(t)
 	s := open(t)
 	dir := tempDir(t)
 	shared := imagetest.Tree("f srv/data x")

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/plyfs/plyfs/layer/layertest"
 )
 
 // tempDir returns a directory that goes with the test: in memory where that is possible,
@@ -29,6 +31,7 @@ func tempDir(t testing.TB) string {
 
 func open(t *testing.T) *Store {
 	t.Helper()
+	layertest.NeedOwner(t)
 	s, err := Open(filepath.Join(tempDir(t), "store"))
 	if err != nil {
 		t.Fatal(err)
