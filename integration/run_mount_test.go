@@ -251,6 +251,7 @@ func TestInterruptedStart(t *testing.T) {
 		if err := cmd.Process.Signal(sig); err != nil {
 			t.Fatal(err)
 		}
+		time.Sleep(100 * time.Millisecond) // or the mount is ready before the command can pass the signal on
 		lower.Close()
 		if err := cmd.Wait(); harness.ExitCode(err) != 1 || !strings.HasPrefix(out.String(), "plyfs: ") || strings.Count(out.String(), "\n") != 1 {
 			t.Errorf("%v: %v, %q", sig, err, out)
