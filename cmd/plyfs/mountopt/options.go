@@ -89,6 +89,9 @@ func (o *Options) Set(p Pair) error {
 		if isUserspace(p.Key) {
 			return nil
 		}
+		if p.Key == "" {
+			return &Error{"=" + p.Value, "has no name"}
+		}
 		return &Error{p.Key, "unknown"}
 	}
 	switch {

@@ -37,7 +37,12 @@ func TestParse(t *testing.T) {
 		{in: "userxattr=on", err: "option userxattr: takes no value"},
 		{in: "fsync=0", want: Options{NoFsync: true}},
 		{in: "fsync=0,fsync=1", want: Options{}},
-		{in: "fsync=2", err: "want 0 or 1"},
+		{in: "fsync=2", err: "want 0, 1, auto or volatile"},
+		{in: "fsync=volatile", want: Options{Volatile: true}},
+		{in: "volatile,fsync=auto", want: Options{}},
+		{in: "fsync=strict", err: "option fsync=strict: not supported: "},
+		{in: "uuid=off", err: "option uuid=off: not supported: "},
+		{in: "=x", err: "option =x: has no name"},
 		{in: "noacl,static_nlink", want: Options{NoACL: true, StaticNlink: true}},
 		{in: "xino=maybe", err: "option xino=maybe: "},
 
@@ -82,7 +87,7 @@ func TestParse(t *testing.T) {
 		{in: "plugins=a.so", err: "option plugins: not supported: "},
 		{in: "sync", err: "option sync: not supported: "},
 		{in: "lowerdirs=/a", err: "option lowerdirs: unknown"},
-		{in: "=", err: "option : unknown"},
+		{in: "=", err: "option =: has no name"},
 	} {
 		var got Options
 		err := got.Parse(tt.in)

@@ -73,11 +73,19 @@ func unionRows(t map[string]row) {
 		set: func(o *Options, v string) error { return choose(&o.Index, v, "on", "off") }}
 	t["userxattr"] = row{text: "keep marks in user. attributes instead of trusted. ones", set: func(o *Options, _ string) error { o.UserXattr = true; return nil }}
 	t["volatile"] = row{text: "wait for the disk at the unmount only; not unmounted, the upper is refused at the next mount", set: func(o *Options, _ string) error { o.Volatile = true; return nil }}
-	t["fsync"] = row{value: true, form: "0|1", text: "0: answer fsync at once",
+	t["fsync"] = row{value: true, form: "0|1|auto|volatile", text: "0: answer fsync at once; auto (the default) and volatile are the kernel's words",
 		set: func(o *Options, v string) error {
-			on, err := zeroOne(v)
-			o.NoFsync = !on
-			return err
+			switch v { // the first two are those of fuse-overlayfs
+			case "0", "1":
+				o.NoFsync = v == "0"
+			case "auto", "volatile":
+				o.Volatile = v == "volatile"
+			case "strict":
+				return errors.New("not supported: a copy-up is not synced by itself; fsync the file")
+			default:
+				return errors.New("want 0, 1, auto or volatile")
+			}
+			return nil
 		}}
 	t["noacl"] = row{text: "no POSIX access lists", set: func(o *Options, _ string) error { o.NoACL = true; return nil }}
 	t["acl"] = row{text: "POSIX access lists (the default)", set: func(o *Options, _ string) error { o.NoACL = false; return nil }}
@@ -204,7 +212,7 @@ func silence(t map[string]row) {
 	only("xino", "inode numbers are always kept apart", "on", "off", "auto")
 	only("nfs_export", "the mount cannot be exported by file handle", "off")
 	only("verity", "digests of lower files are not checked", "off")
-	only("uuid", "a FUSE mount has no filesystem UUID of its own", "auto", "null")
+	only("uuid", "a FUSE mount has no filesystem UUID of its own, and those of the layers count", "auto", "null")
 	only("noxattrs", "extended attributes cannot be hidden", "0")
 }
 
