@@ -13,7 +13,9 @@ var refused error
 // Main runs the tests of a package that makes files with owners, and ends the process: for an ordinary user as root of a user namespace,
 // as plyfs does what has to do with images.
 func Main(m *testing.M) {
-	refused = userns.Enter()
+	if refused = userns.Init(); refused == nil {
+		refused = userns.Enter()
+	}
 	os.Exit(m.Run())
 }
 
