@@ -16,6 +16,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/whiteout"
 )
 
 // Everything at once on few names, by many, directly on the union: without the kernel, which holds a lock on a
@@ -147,7 +149,7 @@ func (w *crowd) dump() []string {
 			}
 			line := fmt.Sprintf("%s %o %#x", at, a.Mode, a.Ino)
 			if child.isDir() {
-				if w.cfg.UserXattr == On { // see moves.go: what was moved becomes the upper's own
+				if w.fs.ns == whiteout.User { // see moves.go: what was moved becomes the upper's own
 					line = fmt.Sprintf("%s %o", at, a.Mode)
 				}
 				lines = append(lines, line)
@@ -156,7 +158,12 @@ func (w *crowd) dump() []string {
 			}
 			names[a.Ino]++
 			links[a.Ino] = a.Nlink
-			lines = append(lines, fmt.Sprintf("%s links %d %s", line, a.Nlink, w.contents(child, at)))
+			if w.fs.ns == whiteout.User && w.cfg.Index == Off { // then the names of what was in it part
+				line = fmt.Sprintf("%s %o", at, a.Mode)
+			} else {
+				line = fmt.Sprintf("%s links %d", line, a.Nlink)
+			}
+			lines = append(lines, line+" "+w.contents(child, at))
 			return nil
 		})
 		if err != nil {
