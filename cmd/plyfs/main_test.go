@@ -150,7 +150,7 @@ func TestOneLine(t *testing.T) {
 		"two\nlines\r":          `two\nlines\r`,
 		"\x1b]0;title\a\tx\x7f": `\x1b]0;title\a\tx\x7f`,
 		"c1 \u009b31m":          `c1 \u009b31m`,
-		"no text \xff\n\xfe":    "no text \xff\\n\xfe",
+		"no text \xff\n\xfe":    `no text \xff\n\xfe`,
 	} {
 		if got := oneLine(in); got != want {
 			t.Errorf("%q: %q, want %q", in, got, want)

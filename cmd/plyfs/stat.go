@@ -53,13 +53,13 @@ func printStat(p place, asJSON bool) error {
 	if d := st.Union.Daemon; d.PID != 0 {
 		fmt.Fprintf(t, "daemon\tprocess %d, for %s, version %s\n", d.PID, time.Since(d.Since).Round(time.Second), d.Version)
 		for i, dir := range d.Lowers {
-			fmt.Fprintf(t, "lower %d\t%s\n", i+1, dir)
+			fmt.Fprintf(t, "lower %d\t%s\n", i+1, oneLine(dir))
 		}
 		for i, dir := range d.DataLowers {
-			fmt.Fprintf(t, "data %d\t%s\n", i+1, dir)
+			fmt.Fprintf(t, "data %d\t%s\n", i+1, oneLine(dir))
 		}
 		if d.Upper != "" {
-			fmt.Fprintf(t, "upper\t%s\n", d.Upper)
+			fmt.Fprintf(t, "upper\t%s\n", oneLine(d.Upper))
 		}
 	}
 	fmt.Fprintf(t, "read\t%d bytes\n", st.BytesRead)

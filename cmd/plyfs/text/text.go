@@ -24,18 +24,21 @@ func Bytes(n int64) string {
 }
 
 // OneLine keeps a name with a line break in it from looking like a second message, and what an image says from
-// speaking to the terminal: control characters are printed as Go writes them.
+// speaking to the terminal: control characters, and bytes that are no UTF-8, are printed as Go writes them.
 func OneLine(s string) string {
-	if strings.IndexFunc(s, unicode.IsControl) < 0 {
+	if utf8.ValidString(s) && strings.IndexFunc(s, unicode.IsControl) < 0 {
 		return s
 	}
 	var b strings.Builder
 	for len(s) > 0 {
 		r, n := utf8.DecodeRuneInString(s)
-		if unicode.IsControl(r) {
+		switch {
+		case r == utf8.RuneError && n == 1:
+			fmt.Fprintf(&b, `\x%02x`, s[0])
+		case unicode.IsControl(r):
 			b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
-		} else {
-			b.WriteString(s[:n]) // not r: a name need not be text
+		default:
+			b.WriteString(s[:n])
 		}
 		s = s[n:]
 	}
