@@ -47,9 +47,22 @@ func ask(p place, attr string, into any) error {
 	return nil
 }
 
-// getxattr is Lgetxattr for a daemon that may never answer. A thread that waits for one has no use for a signal, but the
-// kernel may choose it to take ^C, and then no handler runs: so it takes none, and another thread of the process does.
-func getxattr(path, attr string, buf []byte) (int, error) {
+// getxattr is Lgetxattr for a daemon that may never answer.
+func getxattr(path, attr string, buf []byte) (n int, err error) {
+	err = interruptibly(func() error {
+		n, err = unix.Lgetxattr(path, attr, buf)
+		for err == unix.EINTR {
+			n, err = unix.Lgetxattr(path, attr, buf)
+		}
+		return err
+	})
+	return n, err
+}
+
+// interruptibly calls f, which may wait for ever for a filesystem that does not answer. A thread that waits for one has no
+// use for a signal, but the kernel may choose it to take ^C, and then no handler runs: so it takes none, and another
+// thread of the process does.
+func interruptibly(f func() error) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	var ends, before unix.Sigset_t
@@ -57,16 +70,13 @@ func getxattr(path, attr string, buf []byte) (int, error) {
 		ends.Val[0] |= 1 << (sig - 1)
 	}
 	if err := unix.PthreadSigmask(unix.SIG_BLOCK, &ends, &before); err != nil {
-		return 0, err
+		return err
 	}
-	n, err := unix.Lgetxattr(path, attr, buf)
-	for err == unix.EINTR {
-		n, err = unix.Lgetxattr(path, attr, buf)
-	}
+	err := f()
 	if e := unix.PthreadSigmask(unix.SIG_SETMASK, &before, nil); err == nil {
 		err = e
 	}
-	return n, err
+	return err
 }
 
 var errNoMount = errors.New("not in a plyfs mount")

@@ -87,14 +87,13 @@ func (o *containerFlags) graft(parse func(string) (graft.Spec, error)) func(stri
 			if m.Source, err = filepath.Abs(g.Source); err != nil {
 				return err
 			}
-			if g.Create {
-				err = os.MkdirAll(m.Source, 0o755)
-				if st, e := os.Stat(m.Source); e == nil && !st.IsDir() {
-					err = nil // a file is a source too
+			err = interruptibly(func() error {
+				st, err := os.Stat(m.Source)
+				if g.Create && (err != nil || st.IsDir()) { // a file is a source too
+					err = os.MkdirAll(m.Source, 0o755)
 				}
-			} else {
-				_, err = os.Stat(m.Source)
-			}
+				return err
+			})
 			if err != nil {
 				return fmt.Errorf("source of the bind: %w", err)
 			}

@@ -42,6 +42,9 @@ type source struct {
 	seen atomic.Pointer[overlay.Attr] // what the last one answered; nil: none did
 }
 
+// wordless is how long a mount waits for a source and says nothing.
+const wordless = 3 * time.Second
+
 // openSource finds what spec names. Errors are one line.
 func (u *Union) openSource(spec *Spec) (*source, error) {
 	s := &source{u: u, spec: *spec, path: spec.Source, nodes: map[key]*inode{}}
@@ -61,6 +64,10 @@ func (u *Union) openSource(spec *Spec) (*source, error) {
 	if abs, err := filepath.Abs(s.path); err == nil {
 		s.path = abs
 	}
+	late := time.AfterFunc(wordless, func() {
+		u.logf("%s at %s: the source %s does not answer; waiting for it", spec.Kind, spec.Target, s.path)
+	})
+	defer late.Stop()
 	if spec.Create {
 		if _, err := os.Stat(s.path); errors.Is(err, os.ErrNotExist) {
 			if err := os.MkdirAll(s.path, 0o755); err != nil {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
@@ -37,6 +38,8 @@ var ErrGone = &Failure{Code: cell.CodeFailed, Ending: true, Text: "the container
 type Session struct {
 	conn     *Conn
 	terminal *os.File // the command's
+	started  atomic.Bool
+	left     atomic.Bool // the user would not wait for the start
 	// Say takes lines for the user.
 	Say func(text string)
 }
@@ -122,15 +125,22 @@ func (s *Session) Done() {
 	}
 }
 
+// errLeft is why a user who has enough gets no answer.
+var errLeft = &Failure{Code: cell.CodeFailed, Text: "the container has not started yet, and is left to itself: plyfs ps -a shows how it is"}
+
 // Started waits until the command runs. An error of type *Failure says why it does not.
 func (s *Session) Started() error {
 	for {
 		m, files, err := s.conn.Receive()
-		if err != nil {
+		switch {
+		case err != nil && s.left.Load():
+			return errLeft
+		case err != nil:
 			return ErrGone
 		}
 		switch {
 		case m.Ready:
+			s.started.Store(true)
 			if len(files) > 0 {
 				s.terminal = files[0]
 				closeAll(files[1:])
@@ -256,12 +266,22 @@ func (s *Session) raw(input bool) func() {
 }
 
 // ForwardSignals hands what reaches this process to the command. It is to be called before
-// Started: the command may run, and say so, before we hear of it. The function it returns ends that.
+// Started: the command may run, and say so, before we hear of it. As long as it does not, the second signal that
+// asks for an end ends our waiting. The function it returns ends that.
 func (s *Session) ForwardSignals() func() {
 	ch := make(chan os.Signal, 16)
 	signal.Notify(ch, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2)
 	go func() {
+		asked := 0
 		for sig := range ch {
+			if sig == unix.SIGINT || sig == unix.SIGTERM {
+				asked++
+			}
+			if asked > 1 && !s.started.Load() {
+				s.left.Store(true)
+				s.conn.Shutdown()
+				return
+			}
 			err := s.conn.Send(&Message{Op: opSignal, Signal: int(sig.(unix.Signal))})
 			if errors.Is(err, unix.EPIPE) {
 				return

@@ -113,7 +113,7 @@ func start() (code int, err error) {
 	// Nor does it get what else we were started with: a lock file of a script, say.
 	closeOnExec()
 
-	// Who interrupts us means the mount.
+	// Who interrupts us means the mount; and the second time, at once: it may wait for a source that does not answer.
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	// Not os/exec, which first tries out in a process of its own what the kernel can do.
@@ -126,6 +126,11 @@ func start() (code int, err error) {
 	go func() {
 		interrupted := false
 		for range stop {
+			if interrupted {
+				_ = syscall.Kill(pid, syscall.SIGKILL)
+				tell("given up before the mount was ready")
+				os.Exit(failed)
+			}
 			interrupted = true
 			_ = syscall.Kill(pid, syscall.SIGTERM)
 		}
