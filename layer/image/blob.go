@@ -152,10 +152,21 @@ func decompress(in *bufio.Reader) (io.ReadCloser, error) {
 			return nil, fmt.Errorf("zstd: %w", err)
 		}
 		return named{z, func() error { z.Close(); return nil }, "zstd"}, nil
-	case begins("BZh"), begins("\xfd7zXZ\x00"):
-		return nil, errors.New("compressed with bzip2 or xz: only gzip, zstd and plain archives are layers")
+	case begins("BZh"):
+		return nil, foreign("bzip2")
+	case begins("\xfd7zXZ\x00"):
+		return nil, foreign("xz")
+	case begins("\x04\x22\x4d\x18"):
+		return nil, foreign("lz4")
+	case begins("PK\x03\x04"):
+		return nil, errors.New("a zip archive, which has no owners and modes to load: want a tar archive")
 	}
 	return named{in, func() error { return nil }, ""}, nil
+}
+
+// foreign is about a compression that no layer has.
+func foreign(name string) error {
+	return fmt.Errorf("compressed with %s, and not with gzip or zstd: %s -dc FILE | plyfs image load - does it", name, name)
 }
 
 // named is a decompressor whose errors say which one it is.

@@ -178,7 +178,11 @@ func (u *unpacker) xattrs(fd int, name string, h *tar.Header) error {
 		if attr == "" {
 			continue
 		}
-		switch err := layer.Setxattr(fd, name, attr, []byte(h.PAXRecords[key]), 0); err {
+		err := layer.Setxattr(fd, name, attr, []byte(h.PAXRecords[key]), 0)
+		if err == unix.ENOSPC && u.hasRoom() {
+			err = unix.E2BIG // ext4: not in this inode
+		}
+		switch err {
 		case nil:
 		case unix.EPERM, unix.EOPNOTSUPP, unix.EINVAL, unix.ERANGE, unix.E2BIG:
 			u.note("%s: attribute %s left out: %v", printable(h.Name), printable(attr), err)
@@ -187,6 +191,12 @@ func (u *unpacker) xattrs(fd int, name string, h *tar.Header) error {
 		}
 	}
 	return nil
+}
+
+// hasRoom tells whether the filesystem has room left.
+func (u *unpacker) hasRoom() bool {
+	var st unix.Statfs_t
+	return unix.Fstatfs(u.root, &st) == nil && st.Bavail*uint64(st.Bsize) > 1<<20
 }
 
 // header returns m in the form of an archive's.
