@@ -250,6 +250,7 @@ func TestOwnerAndMode(t *testing.T) {
 // TestSetID: set-id bits and capabilities go with what somebody unprivileged changes, and stay
 // with what root does.
 func TestSetID(t *testing.T) {
+	harness.NeedRoot(t) // to keep the bits when writing: root of a user namespace does not
 	layers := []string{"f target 0123456789\nu target 0 0\nF large 1M"}
 	everywhere(t, layers, func(t *testing.T, v *view) {
 		write := func(path string) error {

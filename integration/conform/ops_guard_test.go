@@ -181,6 +181,7 @@ func fixed(t *testing.T, v *view, name string) {
 // TestAppendOnlyAndImmutable: chattr +a and +i mean what they mean, and stay: of a lower object, of a copy, after a
 // remount.
 func TestAppendOnlyAndImmutable(t *testing.T) {
+	harness.NeedRoot(t) // for chattr
 	lowers := []string{"f a text\nF big 1M\nf i text\nf ad/in 1\nf id/in 1\nf other 1\nx a user.old 1\nx i user.old 1\nx ad user.old 1\nx id user.old 1"}
 	everywhere(t, lowers, func(t *testing.T, v *view) {
 		base := v.dir

@@ -34,6 +34,7 @@ func getXattr(path, name string) (string, error) {
 var xattrTree = []string{"f file text\nd dir\nF big 1M\nf both/x 1", "f both/y 1\np fifo\nl link file\nl broken /nowhere/at/all"}
 
 func TestXattr(t *testing.T) {
+	harness.NeedRoot(t) // for trusted attributes
 	everywhere(t, xattrTree, func(t *testing.T, v *view) {
 		must(t, os.WriteFile(v.path("new"), []byte("text"), 0o644))
 		for _, name := range []string{"file", "dir", "big", "both", "new", "."} {
@@ -120,6 +121,7 @@ func TestXattr(t *testing.T) {
 
 // TestXattrRights: what others may see and set.
 func TestXattrRights(t *testing.T) {
+	harness.NeedRoot(t) // for trusted attributes
 	everywhere(t, xattrTree, func(t *testing.T, v *view) {
 		must(t, unix.Setxattr(v.path("file"), "trusted.t", []byte("1"), 0), unix.Setxattr(v.path("file"), "user.u", []byte("1"), 0),
 			unix.Setxattr(v.path("file"), "security.s", []byte("1"), 0), os.WriteFile(v.path("mine"), []byte("x"), 0o600),
@@ -156,6 +158,7 @@ func TestXattrRights(t *testing.T) {
 // TestXattrOfLink: attributes of a symbolic link are its own, and never those of what it points to: with
 // the rights of the daemon that would be a way out of the mount.
 func TestXattrOfLink(t *testing.T) {
+	harness.NeedRoot(t) // for trusted attributes
 	everywhere(t, xattrTree, func(t *testing.T, v *view) {
 		outside := harness.Dir(t) + "/outside"
 		must(t, os.WriteFile(outside, []byte("x"), 0o644), os.Symlink(outside, v.path("lowlink")), os.Symlink(outside, v.path("lowlink2")))
@@ -198,6 +201,7 @@ func TestXattrOfLink(t *testing.T) {
 
 // TestXattrOfUnions: a union can be built on this one: its marks are kept apart from ours.
 func TestXattrOfUnions(t *testing.T) {
+	harness.NeedRoot(t) // for trusted attributes
 	everywhere(t, xattrTree, func(t *testing.T, v *view) {
 		for _, name := range []string{"file", "dir"} {
 			must(t, unix.Setxattr(v.path(name), "trusted.overlay.opaque", []byte("y"), 0))
@@ -218,6 +222,7 @@ func TestXattrOfUnions(t *testing.T) {
 
 // TestXattrOfUnionsTooLong: a name that is too long once it is escaped is none that is supported.
 func TestXattrOfUnionsTooLong(t *testing.T) {
+	harness.NeedRoot(t) // for trusted attributes
 	everywhere(t, xattrTree, func(t *testing.T, v *view) {
 		if v.kind == "plain" {
 			return

@@ -456,7 +456,7 @@ func TestGraftRefusals(t *testing.T) {
 func TestGraftTmpfs(t *testing.T) {
 	l := harness.NewLayers(t, graftImage)
 	owner := "uid=5"
-	if !harness.Root() { // there is no such user, and no half of it
+	if !harness.Owners() { // there is no such user, and no half of it
 		out, err := harness.Run("mount", "--lower", l.Lowers[0], "--tmpfs", "/data:size=1m,"+owner, l.Mnt)
 		if harness.ExitCode(err) != 1 || !strings.Contains(out, "owner 5:0 does not exist in this user namespace") || strings.Count(out, "\n") != 1 {
 			t.Errorf("%v, %q", err, out)

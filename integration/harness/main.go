@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/plyfs/plyfs/cow/bench/rig"
+	"github.com/plyfs/plyfs/layer/store/userns"
 )
 
 var (
@@ -124,13 +125,25 @@ func NeedRoot(t testing.TB) {
 }
 
 // Root reports whether the tests run as root of the machine. Those of an ordinary user run as root of a user
-// namespace that has one user and one group: nothing can belong to anybody else, no device but a whiteout can be
-// made, and marks are in user.overlay.
+// namespace: no device but a whiteout can be made, marks are in user.overlay., and without subordinate ids nothing can
+// belong to anybody else, see [Owners].
 func Root() bool {
 	if cell == nil {
 		return os.Geteuid() == 0
 	}
 	return cell.Root
+}
+
+// Owners reports whether files can belong to more than one user.
+func Owners() bool { return Root() || !userns.OneID() }
+
+// NeedOwners skips the test where files can belong to one user only.
+func NeedOwners(t testing.TB) {
+	t.Helper()
+	Need(t)
+	if !Owners() {
+		mustNot(t, "needs root or subordinate ids")
+	}
 }
 
 // mustNot skips the test, or fails it where nothing may be skipped.

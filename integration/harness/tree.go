@@ -30,7 +30,7 @@ import (
 //	c NAME MAJOR MINOR     a character device
 //	w NAME                 a whiteout
 //	m NAME MODE            changes a mode (octal)
-//	u NAME UID GID         changes the owner; left out where there is no such owner, see [Root]
+//	u NAME UID GID         changes the owner; left out where there is no such owner, see [Owners]
 //	x NAME ATTR VALUE      sets an extended attribute
 //
 // Overlay marks (o, and x with trusted.overlay.) are written where plyfs and the kernel look for them: in

@@ -14,11 +14,14 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/layer/store/userns"
 )
 
 const (
-	// stageVariable tells a copy of this program which part it plays: "init",
-	// or "inner"; unset in the outer process.
+	// stageVariable tells a copy of this program which part it plays: "init" or "inner", or "remove", which empties
+	// the scratch directory; "wait" before "init" or "remove" for that part when the ids of its user
+	// namespace are there; unset in the outer process.
 	stageVariable = "PLYFS_BENCH_STAGE"
 	// scratchVariable names the scratch directory to the inner process.
 	scratchVariable = "PLYFS_BENCH_SCRATCH"
@@ -52,7 +55,12 @@ type CellOptions struct {
 // The Go runtime interrupts threads that stay long in one system call, and
 // kernel overlayfs then starts a copy-up anew: in the inner process that is off.
 func Enter(o CellOptions) (*Cell, int, error) {
-	switch os.Getenv(stageVariable) {
+	switch stage := os.Getenv(stageVariable); stage {
+	case stageWait + "init", stageWait + "remove":
+		waitForMaps(stage[len(stageWait):])
+	case "remove":
+		_ = os.RemoveAll(os.Getenv(scratchVariable))
+		os.Exit(0)
 	case "init":
 		code, err := runInit()
 		return nil, code, err
@@ -81,7 +89,7 @@ func runOuter(o CellOptions) (code int, err error) {
 	}
 	defer unlock()
 	defer func() {
-		if e := os.RemoveAll(scratch); e != nil && err == nil {
+		if e := remove(scratch); e != nil && err == nil {
 			code, err = 1, fmt.Errorf("scratch directory: %w", e)
 		}
 	}()
@@ -96,18 +104,19 @@ func runOuter(o CellOptions) (code int, err error) {
 	var cmd *exec.Cmd
 	var refused error
 	start := func() error {
-		attr := &syscall.SysProcAttr{
-			Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID,
-			Pdeathsig:  unix.SIGKILL,
+		prepare := func() {
+			cmd = self("init", env)
+			cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID, Pdeathsig: unix.SIGKILL}
 		}
-		if os.Geteuid() != 0 {
-			attr.Cloneflags |= unix.CLONE_NEWUSER
-			attr.UidMappings = []syscall.SysProcIDMap{{HostID: os.Geteuid(), Size: 1}}
-			attr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getegid(), Size: 1}}
+		prepare()
+		if os.Geteuid() == 0 {
+			refused = cmd.Start()
+			return refused
 		}
-		cmd = self("init", env)
-		cmd.SysProcAttr = attr
-		refused = cmd.Start()
+		if refused = startMapped(cmd, "init", env, userns.Map); refused != nil {
+			prepare()
+			refused = startMapped(cmd, "init", env, userns.MapOne)
+		}
 		return refused
 	}
 	if o.CPU >= 0 {
@@ -127,6 +136,9 @@ func runOuter(o CellOptions) (code int, err error) {
 
 // runInit is process 1 of the cell.
 func runInit() (int, error) {
+	if !initialUser() {
+		userns.Settle()
+	}
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return 1, fmt.Errorf("private mounts: %w", err)
 	}
@@ -235,7 +247,7 @@ func sweep(dir string) {
 			continue
 		}
 		if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
-			os.RemoveAll(filepath.Dir(lock))
+			_ = remove(filepath.Dir(lock))
 		}
 		f.Close()
 	}

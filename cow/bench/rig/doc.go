@@ -15,8 +15,9 @@
 // When the inner process ends, in whatever way, init ends, and with it the kernel
 // kills every daemon and takes away every mount. A killed outer process
 // takes init along; only its scratch directory remains, which the next
-// run finds unlocked and removes. Without root a user namespace is added, in
-// which everything works except loop images and dropping caches.
+// run finds unlocked and removes. Without root a user namespace is added, with the
+// user's subordinate ids if there are any, in which everything works except loop images
+// and dropping caches.
 //
 // # Peers
 //

@@ -16,8 +16,8 @@ import (
 // Range is Count ids of the host from Start on.
 type Range struct{ Start, Count uint32 }
 
-// writeMaps gives the namespace of pid its ids: the user as root, then the subordinate ids.
-func writeMaps(pid int) error {
+// Map gives the user namespace of the process pid its ids: the user as root, then the subordinate ids.
+func Map(pid int) error {
 	uids, err1 := Subordinate("/etc/subuid")
 	gids, err2 := Subordinate("/etc/subgid")
 	if err := errors.Join(err1, err2); err != nil {
@@ -26,7 +26,7 @@ func writeMaps(pid int) error {
 	_, err1 = exec.LookPath("newuidmap")
 	_, err2 = exec.LookPath("newgidmap")
 	if len(uids) == 0 || len(gids) == 0 || err1 != nil || err2 != nil {
-		return writeSingle(pid)
+		return MapOne(pid)
 	}
 	if err := runMapper("newuidmap", pid, os.Getuid(), uids); err != nil {
 		return err
@@ -48,8 +48,8 @@ func runMapper(name string, pid, own int, ranges []Range) error {
 	return nil
 }
 
-// writeSingle maps the user to root, and nobody else; groups cannot be changed then.
-func writeSingle(pid int) error {
+// MapOne maps the user to root, and nobody else; groups cannot be changed then.
+func MapOne(pid int) error {
 	for _, f := range []struct{ name, text string }{
 		{"setgroups", "deny"},
 		{"uid_map", fmt.Sprintf("0 %d 1", os.Getuid())},

@@ -56,9 +56,7 @@ func Enter() error {
 	switch stage := os.Getenv(stageVariable); {
 	case os.Geteuid() == 0:
 		if stage == stageInside {
-			// More capabilities than before the exec made us undumpable, and /proc/self not ours.
-			_ = unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0)
-			_ = unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0)
+			Settle()
 		}
 		return nil
 	case stage == stageInside:
@@ -70,6 +68,13 @@ func Enter() error {
 	}
 	os.Exit(code)
 	return nil
+}
+
+// Settle undoes what an exec does that gives more capabilities than there were before, as the one that follows [Map] does:
+// it made us undumpable, and /proc/self not ours, and nobody's death is ours any more.
+func Settle() {
+	_ = unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0)
+	_ = unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0)
 }
 
 // outside starts the inner process, maps its ids, and waits for it.
@@ -94,7 +99,7 @@ func outside() (int, error) {
 		return 0, fmt.Errorf("%w (user namespaces may be switched off: user.max_user_namespaces)", err)
 	}
 	defer forwardSignals(cmd.Process)()
-	if err := writeMaps(cmd.Process.Pid); err != nil {
+	if err := Map(cmd.Process.Pid); err != nil {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 		return 0, err
