@@ -29,7 +29,7 @@ const binaryVariable = "PLYFS_TEST_BINARY"
 func Main(m *testing.M) {
 	// The outer process builds, with its own home and cache; the inner one runs.
 	if os.Getenv(binaryVariable) == "" && possible() == nil {
-		dir, err := os.MkdirTemp("", "plyfs-test-")
+		dir, remove, err := rig.TempDir("plyfs-test-")
 		if err == nil {
 			err = build(filepath.Join(dir, "plyfs"))
 		}
@@ -39,7 +39,7 @@ func Main(m *testing.M) {
 		}
 		os.Setenv(binaryVariable, filepath.Join(dir, "plyfs"))
 		code := enter(m)
-		os.RemoveAll(dir)
+		remove()
 		os.Exit(code)
 	}
 	os.Exit(enter(m))

@@ -82,8 +82,7 @@ func runOuter(o CellOptions) (code int, err error) {
 	if err != nil {
 		return 1, err
 	}
-	sweep(dir)
-	scratch, unlock, err := makeScratch(dir)
+	scratch, unlock, err := makeScratch(dir, scratchPrefix)
 	if err != nil {
 		return 1, fmt.Errorf("scratch directory: %w", err)
 	}
@@ -222,9 +221,17 @@ func initialUser() bool {
 	return err == nil && os.Geteuid() == 0 && len(f) == 3 && f[0] == "0" && f[1] == "0" && f[2] == "4294967295"
 }
 
-// makeScratch makes a scratch directory that is locked while this process lives.
-func makeScratch(dir string) (path string, unlock func(), err error) {
-	if path, err = os.MkdirTemp(dir, scratchPrefix+"*"); err != nil {
+// TempDir makes a directory whose name begins with the prefix. The function it returns removes it; if this process is killed
+// before, the next one that makes one removes it.
+func TempDir(prefix string) (path string, done func(), err error) {
+	path, unlock, err := makeScratch(os.TempDir(), prefix)
+	return path, func() { _ = remove(path); unlock() }, err
+}
+
+// makeScratch makes a scratch directory that is locked while this process lives, and removes those of the dead.
+func makeScratch(dir, prefix string) (path string, unlock func(), err error) {
+	sweep(dir, prefix)
+	if path, err = os.MkdirTemp(dir, prefix+"*"); err != nil {
 		return "", nil, err
 	}
 	f, err := os.Create(filepath.Join(path, lockName))
@@ -239,8 +246,8 @@ func makeScratch(dir string) (path string, unlock func(), err error) {
 }
 
 // sweep removes the scratch directories whose owners are dead.
-func sweep(dir string) {
-	found, _ := filepath.Glob(filepath.Join(dir, scratchPrefix+"*", lockName))
+func sweep(dir, prefix string) {
+	found, _ := filepath.Glob(filepath.Join(dir, prefix+"*", lockName))
 	for _, lock := range found {
 		f, err := os.OpenFile(lock, os.O_RDWR|unix.O_NOFOLLOW, 0)
 		if err != nil {
