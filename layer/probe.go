@@ -11,8 +11,9 @@ type Abilities struct {
 	XattrTrusted   bool // attributes in trusted.
 	XattrUser      bool // attributes in user.; tried where there are none in trusted.
 	WhiteoutDev    bool // character device 0:0
+	WhiteoutName   bool // names that begin with .wh.; tried where there are no such devices
 	Hardlinks      bool
-	RenameWhiteout bool // renameat2 with RENAME_WHITEOUT
+	RenameWhiteout bool // renameat2 with RENAME_WHITEOUT, and what it leaves is seen
 
 	// What nothing depends on, to be told to the user: tried if all is asked for.
 	Tmpfile        bool // O_TMPFILE
@@ -53,9 +54,9 @@ func Probe(d *Dir, all bool) (Abilities, error) {
 		return a, err
 	}
 	defer d.Done()
-	const file, link, device, renamed = probePrefix + "0", probePrefix + "1", probePrefix + "2", probePrefix + "3"
+	const file, link, device, renamed, hidden = probePrefix + "0", probePrefix + "1", probePrefix + "2", probePrefix + "3", ".wh." + probePrefix + "4"
 	clear := func() {
-		for _, name := range [...]string{file, link, device, renamed} {
+		for _, name := range [...]string{file, link, device, renamed, hidden} {
 			_ = RemoveAll(fd, name)
 		}
 	}
@@ -72,10 +73,16 @@ func Probe(d *Dir, all bool) (Abilities, error) {
 	}
 	a.Hardlinks = Link(fd, file, fd, link) == nil
 	a.WhiteoutDev = Mknod(fd, device, unix.S_IFCHR|0o600, 0) == nil
+	if !a.WhiteoutDev {
+		a.WhiteoutName = Mknod(fd, hidden, unix.S_IFREG|0o600, 0) == nil
+	}
 	if all {
 		a.tryRest(fd, file, renamed)
 	}
-	a.RenameWhiteout = Rename(fd, file, fd, renamed, unix.RENAME_WHITEOUT) == nil
+	if Rename(fd, file, fd, renamed, unix.RENAME_WHITEOUT) == nil {
+		var st unix.Statx_t // a union makes a whiteout of its own, beneath what is seen
+		a.RenameWhiteout = Stat(fd, file, &st) == nil
+	}
 	return a, nil
 }
 

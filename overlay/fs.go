@@ -55,6 +55,7 @@ type FS struct {
 	altered atomic.Uint64
 
 	white    whiteouts
+	xwhite   bool // whiteouts are files with a mark: neither devices nor .wh. files can be made
 	temp     atomic.Uint64
 	settle   settling
 	degraded atomic.Bool
@@ -224,6 +225,9 @@ func (fs *FS) makeRoot() error {
 	n.ino.Store(fs.viewIno(top, st.Ino))
 	if fs.upper != nil {
 		n.d.impure.Store(fs.readImpure(fd, ""))
+		if fs.opaqueAt(fd, ".", len(fs.lowers) == 0) == whiteout.OpaqueXattrWhiteouts {
+			n.d.xwhiteouts.Store(true)
+		}
 	}
 	fs.root = n
 	fs.nodes.mu.Lock()

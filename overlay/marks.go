@@ -218,7 +218,7 @@ func (fs *FS) isWhiteout(d *directory, fd int, name string, st *Attr) bool {
 	case unix.S_IFCHR:
 		return whiteout.IsWhiteoutDev(uint32(st.Mode), st.Rdev_major, st.Rdev_minor)
 	case unix.S_IFREG:
-		if st.Size != 0 || !d.xwhiteouts.Load() {
+		if st.Size != 0 || !d.xwhiteouts.Load() && !fs.xwhite {
 			return false
 		}
 		_, err := layer.Getxattr(fd, name, fs.attr("whiteout"), nil)

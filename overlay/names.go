@@ -244,7 +244,7 @@ func (fs *FS) readPart(d *directory, x *nameIndex, part *layer.Dir, number uint1
 			}
 			return nil // .wh..wh.*: marks and housekeeping of AUFS
 		}
-		if typ == unix.DT_UNKNOWN || typ == unix.DT_CHR || typ == unix.DT_REG && (overridden || d.xwhiteouts.Load()) {
+		if typ == unix.DT_UNKNOWN || typ == unix.DT_CHR || typ == unix.DT_REG && (overridden || fs.xwhite || d.xwhiteouts.Load()) {
 			var st Attr
 			if err := layer.Stat(fd, string(raw), &st); err != nil {
 				return nil // gone meanwhile

@@ -75,6 +75,13 @@ func (fs *FS) openUpper() error {
 	if err := fs.chooseNamespace(); err != nil {
 		return err
 	}
+	if !fs.can.WhiteoutDev && !fs.can.WhiteoutName {
+		// In a mount of plyfs, say, which takes .wh. names for whiteouts of its own.
+		if fs.degraded.Load() {
+			return failure(c.Upper, "nothing that says a name is gone can be made here: no device 0:0, no attribute, no .wh. file", unix.EPERM)
+		}
+		fs.xwhite = true
+	}
 	return fs.tryOverride()
 }
 

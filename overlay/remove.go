@@ -262,13 +262,24 @@ type whiteouts struct {
 
 // whiteout makes a whiteout under a name that is free.
 func (fs *FS) whiteout(fd int, name string) error {
-	if !fs.can.WhiteoutDev {
+	if fs.whiteoutNames() {
 		f, err := layer.Open(fd, whiteout.AUFSWhiteout(name), unix.O_WRONLY|unix.O_CREAT, 0o600)
 		if err == nil {
 			unix.Close(f)
 		}
 		return err
 	}
+	if err := fs.admitWhiteouts(fd); err != nil {
+		return err
+	}
+	return fs.placeWhiteout(fd, name)
+}
+
+// whiteoutNames says whether whiteouts are .wh. files, which do not stand in the place of the name.
+func (fs *FS) whiteoutNames() bool { return !fs.can.WhiteoutDev && !fs.xwhite }
+
+// placeWhiteout is whiteout in a directory that admits it.
+func (fs *FS) placeWhiteout(fd int, name string) error {
 	stage, err := fs.stage.FD()
 	if err != nil {
 		return err
@@ -287,7 +298,7 @@ func (fs *FS) whiteout(fd int, name string) error {
 	}
 	if fs.can.Hardlinks {
 		temp := fs.tempName()
-		if err := layer.Mknod(stage, temp, unix.S_IFCHR, 0); err != nil {
+		if err := fs.newWhiteout(stage, temp); err != nil {
 			return err
 		}
 		if err := layer.Link(stage, temp, fd, name); err == nil {
@@ -296,13 +307,36 @@ func (fs *FS) whiteout(fd int, name string) error {
 		}
 		return layer.Rename(stage, temp, fd, name, unix.RENAME_NOREPLACE)
 	}
-	return layer.Mknod(fd, name, unix.S_IFCHR, 0)
+	return fs.newWhiteout(fd, name)
+}
+
+// newWhiteout makes the object: a device, or where there are none an empty file with a mark.
+func (fs *FS) newWhiteout(fd int, name string) error {
+	if !fs.xwhite {
+		return layer.Mknod(fd, name, unix.S_IFCHR, 0)
+	}
+	if err := layer.Mknod(fd, name, unix.S_IFREG, 0); err != nil {
+		return err
+	}
+	err := fs.setMark(fd, name, "whiteout", []byte("y"))
+	if err != nil {
+		_ = layer.Unlink(fd, name)
+	}
+	return err
+}
+
+// admitWhiteouts marks a directory in which empty files are going to be whiteouts.
+func (fs *FS) admitWhiteouts(fd int) error {
+	if !fs.xwhite || fs.opaqueAt(fd, "", false) != whiteout.OpaqueNone {
+		return nil
+	}
+	return fs.setMark(fd, "", "opaque", []byte("x"))
 }
 
 // whiteoutOver puts a whiteout in the place of an object, in one step. A directory,
 // which has only whiteouts in it, is removed afterwards.
 func (fs *FS) whiteoutOver(fd int, name string, dir bool) error {
-	if !fs.can.WhiteoutDev {
+	if fs.whiteoutNames() {
 		if err := fs.whiteout(fd, name); err != nil {
 			return err
 		}
@@ -316,8 +350,11 @@ func (fs *FS) whiteoutOver(fd int, name string, dir bool) error {
 		return err
 	}
 	defer fs.stage.Done()
+	if err := fs.admitWhiteouts(fd); err != nil {
+		return err
+	}
 	temp := fs.tempName()
-	if err := fs.whiteout(stage, temp); err != nil {
+	if err := fs.placeWhiteout(stage, temp); err != nil {
 		return err
 	}
 	flags := uint(0)

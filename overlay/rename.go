@@ -330,6 +330,11 @@ func (fs *FS) move(old, to *side, asked bool) error {
 	switch {
 	case trade:
 		flags = unix.RENAME_EXCHANGE
+		if white {
+			if err := fs.admitWhiteouts(old.fd); err != nil {
+				return err
+			}
+		}
 	case white && fs.can.RenameWhiteout:
 		flags = unix.RENAME_WHITEOUT
 	}
@@ -347,7 +352,7 @@ func (fs *FS) move(old, to *side, asked bool) error {
 			fs.cfg.logf("%s: cannot leave a whiteout: %v", old.name, err)
 		}
 	}
-	if !fs.can.WhiteoutDev && to.white {
+	if fs.whiteoutNames() && to.white {
 		_ = layer.Unlink(to.fd, ".wh."+to.name)
 	}
 	fs.moved(old, to, white)
