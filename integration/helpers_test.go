@@ -70,3 +70,21 @@ func fds(t *testing.T, pid int) []string {
 	}
 	return out
 }
+
+// asUser runs plyfs as an ordinary user.
+func asUser(t *testing.T, l *harness.Layers, args ...string) (string, error) {
+	t.Helper()
+	out, err := harness.AsUser(l.Root, harness.Binary(), args...).CombinedOutput()
+	return string(out), err
+}
+
+// script runs shell commands, and fails the test when one of them fails.
+func script(t *testing.T, cmd *exec.Cmd, lines string) string {
+	t.Helper()
+	cmd.Args = append(cmd.Args, "-ec", lines)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s\n%s", err, out, lines)
+	}
+	return string(out)
+}

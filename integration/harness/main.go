@@ -29,20 +29,26 @@ const binaryVariable = "PLYFS_TEST_BINARY"
 func Main(m *testing.M) {
 	// The outer process builds, with its own home and cache; the inner one runs.
 	if os.Getenv(binaryVariable) == "" && possible() == nil {
-		dir, remove, err := rig.TempDir("plyfs-test-")
-		if err == nil {
-			err = build(filepath.Join(dir, "plyfs"))
-		}
-		if err != nil {
-			fmt.Fprintln(os.Stderr, "harness: cannot build plyfs:", err)
-			os.Exit(1)
-		}
-		os.Setenv(binaryVariable, filepath.Join(dir, "plyfs"))
+		remove := provide()
 		code := enter(m)
 		remove()
 		os.Exit(code)
 	}
 	os.Exit(enter(m))
+}
+
+// provide builds the binary under test. The function it returns removes it.
+func provide() (remove func()) {
+	dir, remove, err := rig.TempDir("plyfs-test-")
+	if err == nil {
+		err = build(filepath.Join(dir, "plyfs"))
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "harness: cannot build plyfs:", err)
+		os.Exit(1)
+	}
+	os.Setenv(binaryVariable, filepath.Join(dir, "plyfs"))
+	return remove
 }
 
 func enter(m *testing.M) int {
@@ -61,7 +67,13 @@ func enter(m *testing.M) int {
 	if c == nil {
 		return code
 	}
-	cell, binary, scratch = c, os.Getenv(binaryVariable), c.Scratch
+	cell, scratch = c, c.Scratch
+	return run(m)
+}
+
+// run runs the tests in the scratch directory, and looks for what their daemons said.
+func run(m *testing.M) int {
+	binary = os.Getenv(binaryVariable)
 	os.Setenv("TMPDIR", scratch)
 	// What the race detector finds in a daemon goes to files of its own, looked for below.
 	races := filepath.Join(scratch, "race")
@@ -135,7 +147,7 @@ func Root() bool {
 }
 
 // Owners reports whether files can belong to more than one user.
-func Owners() bool { return Root() || !userns.OneID() }
+func Owners() bool { return Root() || cell != nil && !userns.OneID() }
 
 // NeedOwners skips the test where files can belong to one user only.
 func NeedOwners(t testing.TB) {

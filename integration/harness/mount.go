@@ -91,7 +91,9 @@ func Unmount(dir string) {
 	for i := len(lines) - 1; i >= 0; i-- {
 		f := strings.Fields(lines[i])
 		if len(f) > 4 && (f[4] == dir || strings.HasPrefix(f[4], dir+"/")) {
-			_ = unix.Unmount(f[4], unix.MNT_DETACH)
+			if unix.Unmount(f[4], unix.MNT_DETACH) != nil && os.Geteuid() != 0 {
+				_ = exec.Command("fusermount3", "-uz", f[4]).Run()
+			}
 		}
 	}
 }

@@ -23,6 +23,9 @@ const UserID = 65534
 // machine's own is left alone.
 func NeedUser(t testing.TB) {
 	t.Helper()
+	if asUser {
+		return // this process is one
+	}
 	NeedRoot(t)
 	if err := openToUsers(); err != nil {
 		if os.Getenv("PLYFS_REQUIRE_MOUNT") == "1" {
@@ -33,12 +36,8 @@ func NeedUser(t testing.TB) {
 }
 
 var openToUsers = sync.OnceValue(func() error {
-	helper, err := exec.LookPath("fusermount3")
-	if err != nil {
+	if err := canHelp(); err != nil {
 		return err
-	}
-	if st, err := os.Stat(helper); err != nil || st.Mode()&os.ModeSetuid == 0 {
-		return errors.New("fusermount3 is not set-uid root")
 	}
 	// What was made for root alone on the way to the binary and to the scratch directory.
 	for _, dir := range []string{scratch, filepath.Dir(binary)} {
@@ -63,12 +62,34 @@ var openToUsers = sync.OnceValue(func() error {
 	return unix.Mount(node, "/dev/fuse", "", unix.MS_BIND, "")
 })
 
+// canHelp says why fusermount3 does not mount for an ordinary user.
+func canHelp() error {
+	helper, err := exec.LookPath("fusermount3")
+	if err != nil {
+		return err
+	}
+	if st, err := os.Stat(helper); err != nil || st.Mode()&os.ModeSetuid == 0 {
+		return errors.New("fusermount3 is not set-uid root")
+	}
+	return nil
+}
+
 // UserLayers is NewLayers for an ordinary user, who owns all of it.
 func UserLayers(t testing.TB, lowers ...string) *Layers {
 	t.Helper()
 	NeedUser(t)
 	l := NewLayers(t, lowers...)
-	err := filepath.WalkDir(l.Root, func(path string, _ os.DirEntry, err error) error {
+	GiveToUser(t, l.Root)
+	return l
+}
+
+// GiveToUser makes the ordinary user the owner of dir and of all below it.
+func GiveToUser(t testing.TB, dir string) {
+	t.Helper()
+	if asUser {
+		return // who has made it
+	}
+	err := filepath.WalkDir(dir, func(path string, _ os.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
@@ -77,19 +98,21 @@ func UserLayers(t testing.TB, lowers ...string) *Layers {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return l
 }
 
 // AsUser returns a command that an ordinary user runs, in the directory dir.
 func AsUser(dir, name string, args ...string) *exec.Cmd {
 	cmd := exec.Command(name, args...)
 	cmd.Dir = dir
+	if asUser {
+		return cmd
+	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: UserID, Gid: UserID}}
 	return cmd
 }
 
-// Processes returns the daemons that serve dir, found by their command line: those of other users too,
-// whose mounts cannot be asked.
+// Processes returns the daemons that serve dir, or with "" all processes of the plyfs under test, found by their command
+// line: those of other users too, whose mounts cannot be asked.
 func Processes(dir string) (pids []int) {
 	lines, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, path := range lines {

@@ -1,4 +1,4 @@
-package graft
+package user
 
 import (
 	"os"
@@ -37,10 +37,17 @@ cd ..
 [ "$(echo $(ls upper))" = etc ] || ls -R upper
 `
 
+const graftTree = `
+	f data/old image
+	f data/sub/deep image
+	f etc/app.conf from the image
+	f etc/hosts hosts
+	f plain a file`
+
 func userGrafts(t *testing.T) *harness.Layers {
-	l := harness.UserLayers(t, graftImage)
-	source(t, l, "src", "f file host\nu file 65534 65534\nd dir\nu dir 65534 65534")
-	harness.Make(t, l.Root, "u src 65534 65534")
+	l := harness.UserLayers(t, graftTree)
+	harness.Make(t, l.Root, "f src/file host\nd src/dir")
+	harness.GiveToUser(t, l.Root)
 	return l
 }
 
