@@ -10,4 +10,7 @@
 // (cow/bench/rig): whatever happens, no mount, process or file is left behind. Each test
 // that mounts begins with [Need], or with [Mount], which calls it: without FUSE or
 // namespaces it is skipped with the reason, and fails instead with PLYFS_REQUIRE_MOUNT=1.
+//
+// An ordinary user's tests run as root of a user namespace: what only root of the machine can do begins with [NeedRoot], what needs
+// files of several owners with [NeedOwners]. What such a user does by fusermount3 is in integration/user, see [MainAsUser].
 package harness
