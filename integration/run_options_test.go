@@ -380,7 +380,6 @@ func TestRefusedOptions(t *testing.T) {
 		{"verity=require", "verity=require: not supported"},
 		{"uid=5", "uid: not supported: use uidmapping"},
 		{"sync", "sync: not supported"},
-		{"remount", "remount: not supported"},
 		{"auto_unmount", "auto_unmount: not supported"},
 		{"plugins=x", "plugins: not supported"},
 		{"no_such_option", "no_such_option: unknown"},

@@ -82,6 +82,9 @@ var _ pflag.Value = (*valueFlag)(nil)
 
 // mount mounts as o says, in this process or in a daemon.
 func mount(o *mountopt.Options, mountpoint string, foreground bool) error {
+	if o.Remount != nil {
+		return remount(o.Remount, mountpoint)
+	}
 	if err := o.Validate(); err != nil {
 		return usageError{err}
 	}

@@ -138,6 +138,18 @@ func mountDirect(path string, o *Options) (int, error) {
 // the union leaves the question who may do what to the kernel, which asks it of
 // the attributes it has cached.
 func (o *Options) kernelOptions() (flags uintptr, data string) {
+	flags = o.mountFlags()
+	opts := []string{"default_permissions", "max_read=" + strconv.Itoa(maxIO)}
+	if o.AllowOther {
+		opts = append(opts, "allow_other")
+	}
+	if o.Context != "" {
+		opts = append(opts, o.Context)
+	}
+	return flags, strings.Join(opts, ",")
+}
+
+func (o *Options) mountFlags() (flags uintptr) {
 	for _, f := range []struct {
 		on   bool
 		flag uintptr
@@ -152,14 +164,16 @@ func (o *Options) kernelOptions() (flags uintptr, data string) {
 			flags |= f.flag
 		}
 	}
-	opts := []string{"default_permissions", "max_read=" + strconv.Itoa(maxIO)}
-	if o.AllowOther {
-		opts = append(opts, "allow_other")
+	return flags
+}
+
+// Remount gives the live mount at path the flags of o; EBUSY if it is to be read-only, and files are open
+// for writing.
+func Remount(path string, o *Options) error {
+	if err := unix.Mount("none", path, "", unix.MS_REMOUNT|o.mountFlags(), ""); err != nil {
+		return &os.PathError{Op: "remount", Path: path, Err: err}
 	}
-	if o.Context != "" {
-		opts = append(opts, o.Context)
-	}
-	return flags, strings.Join(opts, ",")
+	return nil
 }
 
 // Detach takes a mount away, now and lazily: open files stay with whoever has

@@ -55,6 +55,8 @@ func Background(argv []string) bool {
 		switch {
 		case hasPrefix(a, "--help"), hasPrefix(a, "--version"), hasPrefix(a, "--foreground"), hasPrefix(a, "--debug"):
 			return false // with a value, too
+		case contains(a, "remount"):
+			return false // perhaps an option: no daemon is needed then
 		case len(a) > 2 && hasPrefix(a, "--"), !hasPrefix(a, "-"):
 		case hasPrefix(a, "-o"), a == "-v": // what follows -o in the same word is its value
 		default:
@@ -73,6 +75,15 @@ func IsHelperName(name string) bool {
 		}
 	}
 	return name == "fuse-overlayfs" || name == "mount.plyfs" || hasPrefix(name, "mount.fuse")
+}
+
+func contains(s, part string) bool {
+	for i := range s {
+		if hasPrefix(s[i:], part) {
+			return true
+		}
+	}
+	return false
 }
 
 func hasPrefix(s, prefix string) bool { return len(s) >= len(prefix) && s[:len(prefix)] == prefix }

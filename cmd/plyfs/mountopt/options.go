@@ -2,6 +2,7 @@ package mountopt
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/plyfs/plyfs/overlay/graft"
@@ -41,6 +42,10 @@ type Options struct {
 	Log          string // file
 	Verbose      bool
 
+	// Remount is what a live mount is to be like instead: words of mount(8) such as ro, in their order; nil
+	// if this is a new mount.
+	Remount []Pair
+
 	AllowOther                     bool
 	ReadOnly                       bool
 	NoSuid, NoDev, NoExec, NoAtime bool
@@ -74,12 +79,28 @@ func (o *Options) Parse(list string) error {
 	if err != nil {
 		return err
 	}
+	if o.Remount != nil || slices.ContainsFunc(pairs, func(p Pair) bool { return p.Key == "remount" && !p.HasValue }) {
+		o.remount(pairs)
+		return nil
+	}
 	for _, p := range pairs {
 		if err := o.Set(p); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// remount keeps of a list what a remount can change. The rest mount(8) takes from its tables: the kernel's
+// overlayfs does not look at it either.
+func (o *Options) remount(pairs []Pair) {
+	o.Remount = slices.Grow(o.Remount, 1)
+	for _, p := range pairs {
+		switch p.Key {
+		case "ro", "rw", "nosuid", "suid", "nodev", "dev", "noexec", "exec", "noatime", "relatime", "atime":
+			o.Remount = append(o.Remount, p)
+		}
+	}
 }
 
 // Set adds one option to o.

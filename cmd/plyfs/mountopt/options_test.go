@@ -43,6 +43,7 @@ func TestParse(t *testing.T) {
 		{in: "fsync=strict", err: "option fsync=strict: not supported: "},
 		{in: "uuid=off", err: "option uuid=off: not supported: "},
 		{in: "=x", err: "option =x: has no name"},
+		{in: "ro,user_id=0,lowerdir=/a,remount,relatime", want: Options{Remount: []Pair{{Key: "ro"}, {Key: "relatime"}}}},
 		{in: "noacl,static_nlink", want: Options{NoACL: true, StaticNlink: true}},
 		{in: "xino=maybe", err: "option xino=maybe: "},
 

@@ -159,6 +159,8 @@ func mountRows(t map[string]row) {
 	} {
 		t[name] = row{text: f.text, set: func(o *Options, _ string) error { *f.field(o) = f.value; return nil }}
 	}
+	t["remount"] = row{text: "make a live mount ro or rw, nosuid, nodev, noexec or noatime; what else is asked for has no effect",
+		set: func(o *Options, _ string) error { o.remount(nil); return nil }}
 	t["fsname"] = row{value: true, form: "NAME", text: "the first column of /proc/mounts", set: func(o *Options, v string) error { o.Source = Unescape(v); return nil }}
 	for _, name := range []string{"context", "fscontext", "defcontext", "rootcontext"} {
 		t[name] = row{value: true, form: "LABEL", text: "SELinux label, for the kernel (root)", set: func(o *Options, v string) error {
@@ -231,7 +233,6 @@ func refuse(t map[string]row) {
 		"modules":          "there are no modules",
 		"nooverride_creds": "layers are accessed with the daemon's own rights",
 		"plugins":          "there are no plugins",
-		"remount":          "unmount and mount again",
 		"strictatime":      "reading lower files never changes their access times",
 		"sync":             "use fsync",
 		"uid":              "use uidmapping or squash_to_uid",

@@ -14,6 +14,7 @@ const Plyfs = "fuse.plyfs"
 type Mount struct {
 	ID    string // unique while it is mounted
 	Point string
+	Flags string // as in "ro,nosuid,relatime"
 	Type  string
 }
 
@@ -30,11 +31,11 @@ func Table() ([]Mount, error) {
 	for lines.Scan() {
 		before, after, ok := strings.Cut(lines.Text(), " - ")
 		fields := strings.Fields(before)
-		if !ok || len(fields) < 5 {
+		if !ok || len(fields) < 6 {
 			continue
 		}
 		kind, _, _ := strings.Cut(after, " ")
-		table = append(table, Mount{ID: fields[0], Point: unoctal(fields[4]), Type: kind})
+		table = append(table, Mount{ID: fields[0], Point: unoctal(fields[4]), Flags: fields[5], Type: kind})
 	}
 	return table, lines.Err()
 }
