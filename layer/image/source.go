@@ -144,7 +144,9 @@ func openFile(ctx context.Context, f *os.File, path string, o OpenOptions) (*Sou
 		f.Close()
 		return nil, err
 	}
-	if n >= 4 && (string(head[:2]) == "\x1f\x8b" || string(head[:4]) == "\x28\xb5\x2f\xfd" || string(head[:3]) == "BZh" || string(head[:4]) == "\xfd7zX") {
+	// What is compressed, and what decompress has a word for.
+	if begins := func(magic string) bool { return strings.HasPrefix(string(head[:n]), magic) }; slices.ContainsFunc(
+		[]string{"\x1f\x8b", "\x28\xb5\x2f\xfd", "BZh", "\xfd7zXZ\x00", "\x04\x22\x4d\x18", "PK\x03\x04"}, begins) {
 		defer f.Close()
 		return openStream(ctx, f, path, o)
 	}
