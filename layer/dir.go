@@ -81,6 +81,12 @@ type Dir struct {
 	fd    int32 // valid while state has held
 	open  sync.Mutex
 	elem  *list.Element // guarded by Cache.mu
+
+	// Leaving is held for reading by whoever closes what may be the last descriptor of an object removed
+	// from the directory, and for writing by whoever removes the directory. rmdir(2) waits
+	// for such an object to be gone by looking at all names again and again (shrink_dcache_parent); on one
+	// processor it keeps the thread that closes from coming to its end until its time slice is over.
+	Leaving sync.RWMutex
 }
 
 const held = 1 << 32

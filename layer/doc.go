@@ -12,6 +12,8 @@
 //
 // # Locks
 //
+//	Dir.Leaving  (nobody closes what was removed from a directory while that is being removed)
+//	  │
 //	Cache.tree   (held for reading while a directory is opened by way of its parents, for
 //	  │           writing while one is renamed: Cache.Rename)
 //	  └─► Dir.open (one opener per directory)

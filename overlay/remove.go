@@ -115,7 +115,7 @@ func (fs *FS) removeLocked(parent *Node, up *layer.Dir, name string, n *Node) er
 			return err
 		}
 	}
-	if err := fs.strike(fd, name, has, white, n.isDir()); err != nil {
+	if err := fs.removing(n, func() error { return fs.strike(fd, name, has, white, n.isDir()) }); err != nil {
 		fs.takeBack(n, up, name, has)
 		return err
 	}
@@ -123,6 +123,18 @@ func (fs *FS) removeLocked(parent *Node, up *layer.Dir, name string, n *Node) er
 	fs.indexRemove(parent, name, white)
 	fs.dropIndexEntry(n)
 	return nil
+}
+
+// removing calls f, which removes n if there is one: a directory not while somebody closes what was removed
+// from it (layer.Dir.Leaving). n.mu is held for writing.
+func (fs *FS) removing(n *Node, f func() error) error {
+	if n != nil && n.isDir() {
+		if u := n.d.upper.Load(); u != nil {
+			u.Leaving.Lock()
+			defer u.Leaving.Unlock()
+		}
+	}
+	return f()
 }
 
 // upperHas says whether the upper has an entry of its own for a name of n.

@@ -314,7 +314,7 @@ func (fs *FS) move(old, to *side, asked bool) error {
 	}
 	if victim != nil && to.has {
 		if victim.isDir() {
-			if err := fs.clearVictim(to); err != nil {
+			if err := fs.removing(victim, func() error { return fs.clearVictim(to) }); err != nil {
 				return err
 			}
 		}
@@ -338,7 +338,7 @@ func (fs *FS) move(old, to *side, asked bool) error {
 	case white && fs.can.RenameWhiteout:
 		flags = unix.RENAME_WHITEOUT
 	}
-	if err := fs.renameUpper(old, to, flags); err != nil {
+	if err := fs.removing(victim, func() error { return fs.renameUpper(old, to, flags) }); err != nil {
 		if victim != nil {
 			fs.takeBack(victim, to.up, to.name, to.has)
 		}

@@ -165,8 +165,13 @@ func (fs *FS) unref(n *Node, count uint64) {
 
 // bury releases what a node outside the table still holds.
 func (fs *FS) bury(n *Node) {
-	fs.files.evict(n)
 	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.dir != nil {
+		n.dir.Leaving.RLock()
+		defer n.dir.Leaving.RUnlock()
+	}
+	fs.files.evict(n)
 	anchor := n.anchor
 	n.anchor = -1
 	if d := n.d; d != nil {
@@ -180,7 +185,6 @@ func (fs *FS) bury(n *Node) {
 			}
 		}
 	}
-	n.mu.Unlock()
 	if anchor >= 0 {
 		unix.Close(int(anchor))
 	}
