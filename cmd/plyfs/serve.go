@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"sync"
@@ -174,6 +175,7 @@ func (s *service) serve(ready func() error) (err error) {
 		s.say("%v", err) // whoever started us is gone: the mount stays
 	}
 	union.Prepare()
+	defer runtime.KeepAlive(spareHeap())
 	// What the start needed is given back, when those who waited for the mount have had their turn.
 	shrink := time.AfterFunc(2*time.Second, debug.FreeOSMemory)
 	defer shrink.Stop()
