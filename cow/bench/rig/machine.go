@@ -43,16 +43,21 @@ func Describe(versions map[string][]string) Machine {
 	}
 	for name, argv := range versions {
 		out, _ := exec.Command(argv[0], argv[1:]...).CombinedOutput()
-		for line := range strings.Lines(string(out)) {
-			line = strings.TrimSpace(line)
-			if strings.Contains(line, "usermount") { // fuse programs print that helper's first
-				continue
-			}
-			m.Versions[name] = line
-			break
-		}
+		m.Versions[name] = versionLine(string(out))
 	}
 	return m
+}
+
+// versionLine returns the line of a program's answer that names its version. FUSE programs also print the version
+// of fusermount, and complaints about mount options of their parents.
+func versionLine(answer string) string {
+	for line := range strings.Lines(answer) {
+		if strings.Contains(strings.ToLower(line), "version") && !strings.Contains(line, "usermount") {
+			return strings.TrimSpace(line)
+		}
+	}
+	first, _, _ := strings.Cut(answer, "\n")
+	return strings.TrimSpace(first)
 }
 
 // TouchMemory makes the host give this machine the memory that page caches
