@@ -23,6 +23,7 @@ type view struct {
 	parts   bool // copy-up parts hard links
 	user    bool // marks in user. attributes
 	noTimes bool // of files
+	trades  bool // to trade places sets the time of a directory
 	// odd are paths where the kernel disagreed with itself when it had this upper.
 	odd map[string]bool
 	now unix.Timespec // when the operations began: times from here on are "now"

@@ -53,21 +53,32 @@ func (v *view) truncate(p string, size int64) error {
 	if err := v.t.truncate(p, size); err != nil || !same {
 		return err
 	}
-	return v.t.utimens(p, [2]unix.Timespec{{Sec: 1000}, {Sec: 1000}})
+	return v.t.utimens(p, longAgo)
 }
 
 // rename is renameat2(2). ext4 sets the time of the old directory when the rename fails because something is in the new
-// one, if it was to leave a whiteout as the kernel's overlayfs asks for; plyfs looks before. Here it is set by utimensat.
+// one, if it was to leave a whiteout as the kernel's overlayfs asks for; plyfs looks before. And xfs sets that of a directory
+// that trades places with a whiteout, which there may be on one side only, after RENAME_WHITEOUT. Here it is set by utimensat.
 func (v *view) rename(p, q string, flag uint) error {
 	err := v.t.rename(p, q, flag)
 	// With RENAME_WHITEOUT here it is a plain rename there, see forKernel.
-	if flag&^unix.RENAME_WHITEOUT == 0 && (err == unix.ENOTEMPTY || err == unix.EEXIST) {
-		if err := v.t.utimens(filepath.Dir(p), [2]unix.Timespec{{Sec: 1000}, {Sec: 1000}}); err != nil {
+	plain := flag&^unix.RENAME_WHITEOUT == 0
+	if plain && (err == unix.ENOTEMPTY || err == unix.EEXIST) {
+		if err := v.t.utimens(filepath.Dir(p), longAgo); err != nil {
 			return err
 		}
 	}
-	return err
+	if err != nil || !v.trades || flag&unix.RENAME_EXCHANGE != 0 {
+		return err
+	}
+	if st, err := v.t.lstat(q); err != nil || st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		return err
+	}
+	return v.t.utimens(q, longAgo)
 }
+
+// longAgo is a time for utimens where that of the filesystem is not compared.
+var longAgo = [2]unix.Timespec{{Sec: 1000}, {Sec: 1000}}
 
 // listsWhiteouts: in a directory of the lowest layer alone the kernel lists what it does not find.
 func (v *view) listsWhiteouts(e dirent) bool { return v.oracle && e.typ == unix.DT_CHR }

@@ -33,6 +33,7 @@ func (f *Finding) kind() string {
 		case strings.Contains(f.What, "same inode"):
 			k += " same"
 		}
+		k += f.late()
 		// The same may show at the end or earlier.
 		return k[strings.Index(k, ": ")+1:]
 	}
@@ -42,6 +43,27 @@ func (f *Finding) kind() string {
 		}
 		return r
 	}, k)
+}
+
+// late says who has a time of change from before the operations where the other has one from during them.
+func (f *Finding) late() string {
+	rest := map[string]string{} // of a line but for the time, and what it was
+	for line := range strings.Lines(f.What) {
+		text, who, _ := strings.Cut(strings.TrimSpace(line), "   <- ")
+		head, tail, ok := strings.Cut(text, " mtime=")
+		if !ok {
+			continue
+		}
+		when, tail, _ := strings.Cut(tail, " ")
+		if was, ok := rest[head+tail]; ok && was != when {
+			if when == "now" {
+				return "late: " + who
+			}
+			return "early: " + who
+		}
+		rest[head+tail] = when
+	}
+	return ""
 }
 
 // next gives the operation for a step, false at the end. It sees the kernel's view.

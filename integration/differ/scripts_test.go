@@ -335,6 +335,18 @@ var scripts = map[string]string{
 			rename a/b a/a
 			rename d a/a
 			rename d a/a whiteout`,
+	"a directory moved to where a rename left a whiteout": `
+		variant disk
+		on xfs
+		layer
+			mkdir d 02644
+			mkdir b 04755
+		run
+			put d/a 33 212
+			mkdir b/c 04755
+			utimens b 1000
+			rename d/a b/c/c whiteout
+			rename b d/a`,
 }
 
 func TestScripts(t *testing.T) {

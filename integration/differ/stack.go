@@ -181,6 +181,7 @@ func (s *stack) newView(t tree) view {
 	v := newView(t, s.now)
 	v.noTimes = s.v.config.Metacopy == overlay.On
 	v.user = s.v.config.UserXattr == overlay.On
+	v.trades = s.c.on() == "xfs"
 	v.parts = s.v.parts || s.v.config.Index == overlay.Off
 	return v
 }
