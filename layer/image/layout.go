@@ -39,6 +39,7 @@ func openFiles(ctx context.Context, f files, name string, o OpenOptions) (*Sourc
 		return nil, fmt.Errorf("OCI image layout: index.json: %w", err)
 	}
 	s := &Source{Kind: Layout, files: f}
+	var total configs
 	for _, group := range groups(index.Manifests, name, o.Platform.Asked) {
 		d, err := choose(group.list, o.Platform)
 		if err != nil {
@@ -48,12 +49,29 @@ func openFiles(ctx context.Context, f files, name string, o OpenOptions) (*Sourc
 		if err != nil {
 			return nil, err
 		}
+		if err := total.add(img); err != nil {
+			return nil, err
+		}
 		if group.name != "" {
 			img.Names = []string{group.name}
 		}
 		s.Images = append(s.Images, img)
 	}
 	return s, nil
+}
+
+// maxConfigs bounds, in bytes, what the configurations of all images of one source may have: a small archive
+// can name a large one any number of times.
+const maxConfigs = 64 << 20
+
+// configs counts the bytes of configurations.
+type configs int
+
+func (c *configs) add(img *Image) error {
+	if *c += configs(len(img.Config)); *c > maxConfigs {
+		return fmt.Errorf("the configurations of its images have more than %d MiB", maxConfigs>>20)
+	}
+	return nil
 }
 
 // group is one image of a layout's index, for one platform or several.
@@ -105,8 +123,12 @@ func dockerImages(f files, raw []byte) (images []*Image, ok bool, err error) {
 	if json.Unmarshal(raw, &list) != nil || len(list) == 0 || list[0].Config == "" {
 		return nil, false, nil
 	}
+	var total configs
 	for _, m := range list {
 		img, err := dockerImage(f, &m)
+		if err == nil {
+			err = total.add(img)
+		}
 		if err != nil {
 			return nil, true, fmt.Errorf("docker archive: %w", err)
 		}

@@ -46,7 +46,12 @@ type OpenOptions struct {
 	Temp string
 	// Plain takes an archive or a directory for a root filesystem, whatever is in it.
 	Plain bool
+
+	wraps int // how many compressions were taken off already
 }
+
+// maxWraps bounds compressions within compressions: one may give itself when it is taken off.
+const maxWraps = 4
 
 // Open opens a file or a directory; "-" is standard input.
 func Open(ctx context.Context, path string, o OpenOptions) (*Source, error) {
@@ -183,6 +188,9 @@ func openStream(ctx context.Context, r io.Reader, path string, o OpenOptions) (*
 		return nil, err
 	}
 	defer plain.Close()
+	if o.wraps++; o.wraps > maxWraps {
+		return nil, fmt.Errorf("compressed more than %d times", maxWraps)
+	}
 	f, err := os.CreateTemp(o.Temp, "archive-*")
 	if err != nil {
 		return nil, err

@@ -72,6 +72,9 @@ func (u *unpacker) fits(size int64) error {
 func (u *unpacker) copy(f int, size int64) error {
 	var off int64
 	for off < size {
+		if err := u.rec.ctx.Err(); err != nil { // a hole of a sparse file is not read from anywhere
+			return err
+		}
 		b := u.buf[:min(int64(len(u.buf)), size-off)]
 		n, err := io.ReadFull(u.tar, b)
 		if err != nil {
