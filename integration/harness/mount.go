@@ -279,25 +279,6 @@ func ExitCode(err error) int {
 	return 0
 }
 
-// On runs one test on a plain directory, on the kernel's overlayfs and on plyfs, each over
-// the same layers: what they have in common must be so on all three. dir is the root of the view.
-func On(t *testing.T, lowers []string, f func(t *testing.T, dir string)) {
-	t.Helper()
-	t.Run("plain", func(t *testing.T) {
-		dir := Dir(t)
-		for i := len(lowers) - 1; i >= 0; i-- {
-			Make(t, dir, lowers[i])
-		}
-		f(t, dir)
-	})
-	t.Run("kernel", func(t *testing.T) {
-		f(t, NewLayers(t, lowers...).Kernel(t, "redirect_dir=on", "index=on").Dir)
-	})
-	t.Run("plyfs", func(t *testing.T) {
-		f(t, NewLayers(t, lowers...).Plyfs(t).Dir)
-	})
-}
-
 // At is a mount that was made by other means.
 func At(dir string) *Mount { return &Mount{Dir: dir} }
 

@@ -46,14 +46,18 @@
 //
 // # Locks
 //
-// The package holds no lock across a call of the union, except one:
+// The package holds no lock across a call of the union, except two:
 //
-//	handles[node].mu   (open.go; passthrough and shared mode: the open state of one
-//	  │                 node, held while its backing file is opened)
+//	openNode.mu        (open.go; passthrough and shared mode: the open state of one
+//	  │                 node; given up while the union finds, or makes, its backing file)
+//	  ├─► whatever the union locks
+//	  └─► openFiles.mu (the nodes and directories that are open; a leaf)
+//
+//	openDir.mu         (open.go: one open of a directory that others change, while it is read)
 //	  └─► whatever the union locks
 //
-//	pool.mu            (device.go: the list of workers; a leaf)
-//	worker.mu          (interrupt.go: closing a cancel channel; a leaf under pool.mu)
+//	conn.mu            (device.go: the list of workers)
+//	  └─► worker.mu    (interrupt.go: closing a cancel channel; a leaf)
 //
 // Notifications (notify.go) may block in the kernel on an inode that a request
 // holds: send them without holding any lock of the union, and from inside a request on

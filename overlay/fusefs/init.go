@@ -10,12 +10,10 @@ import (
 
 // negotiated is what kernel and daemon agreed upon.
 type negotiated struct {
-	minor       uint32
 	setxattrExt bool
 	writeback   bool
 	passthrough bool
 	acl         bool
-	expireOnly  bool
 }
 
 const (
@@ -40,7 +38,7 @@ const wanted = fuse.CAP_ASYNC_READ | fuse.CAP_BIG_WRITES | fuse.CAP_DONT_MASK |
 	fuse.CAP_IOCTL_DIR | fuse.CAP_READDIRPLUS | fuse.CAP_ASYNC_DIO |
 	fuse.CAP_PARALLEL_DIROPS | fuse.CAP_MAX_PAGES | fuse.CAP_CACHE_SYMLINKS |
 	fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_SETXATTR_EXT | fuse.CAP_INIT_EXT |
-	fuse.CAP_HAS_EXPIRE_ONLY | fuse.CAP_DIRECT_IO_ALLOW_MMAP | fuse.CAP_NO_EXPORT_SUPPORT
+	fuse.CAP_DIRECT_IO_ALLOW_MMAP | fuse.CAP_NO_EXPORT_SUPPORT
 
 // flagsFor returns the features to ask for under o.
 func flagsFor(o *Options) uint64 {
@@ -138,11 +136,9 @@ func (s *session[N]) negotiate(in *fuse.InitIn, out *fuse.InitOut) {
 		out.MaxStackDepth = 1 // a backing file on a plain filesystem
 	}
 	s.neg = negotiated{
-		minor:       out.Minor,
 		setxattrExt: flags&fuse.CAP_SETXATTR_EXT != 0,
 		writeback:   flags&fuse.CAP_WRITEBACK_CACHE != 0,
 		passthrough: flags&fuse.CAP_PASSTHROUGH != 0,
 		acl:         flags&fuse.CAP_POSIX_ACL != 0,
-		expireOnly:  flags&fuse.CAP_HAS_EXPIRE_ONLY != 0,
 	}
 }

@@ -36,45 +36,10 @@ func gone(what string, err error) error {
 	return os.NewSyscallError(what, err)
 }
 
-// InvalInode makes the kernel drop the node's attributes, and its cached pages in
+// invalInode makes the kernel drop the node's attributes, and its cached pages in
 // [off, off+length), or to the end if length is 0 or less. A negative off drops
 // the attributes only.
-func (v *Server) InvalInode(node uint64, off, length int64) error {
-	return v.conn.invalInode(node, off, length)
-}
-
 func (c *conn) invalInode(node uint64, off, length int64) error {
 	o := fuse.NotifyInvalInodeOut{Ino: node, Off: off, Length: length}
 	return gone("invalidate inode", c.notify(fuse.NOTIFY_INVAL_INODE, bytesOf(&o)))
-}
-
-// InvalEntry makes the kernel forget what it knows of a name, also that it is
-// missing.
-func (v *Server) InvalEntry(parent uint64, name string) error {
-	o := fuse.NotifyInvalEntryOut{Parent: parent, NameLen: uint32(len(name))}
-	return gone("invalidate entry", v.conn.notify(fuse.NOTIFY_INVAL_ENTRY, bytesOf(&o), append([]byte(name), 0)))
-}
-
-// ExpireEntry makes the kernel ask again for a name when it is next used, without
-// disturbing who has it open or mounted upon.
-func (v *Server) ExpireEntry(parent uint64, name string) error {
-	o := fuse.NotifyInvalEntryOut{Parent: parent, NameLen: uint32(len(name)), Flags: fuse.EXPIRE_ONLY}
-	return gone("expire entry", v.conn.notify(fuse.NOTIFY_INVAL_ENTRY, bytesOf(&o), append([]byte(name), 0)))
-}
-
-// DeleteEntry tells the kernel that a name was removed behind its back; watchers
-// (inotify) see a deletion.
-func (v *Server) DeleteEntry(parent, child uint64, name string) error {
-	o := fuse.NotifyInvalDeleteOut{Parent: parent, Child: child, NameLen: uint32(len(name))}
-	return gone("delete entry", v.conn.notify(fuse.NOTIFY_DELETE, bytesOf(&o), append([]byte(name), 0)))
-}
-
-// Prune asks the kernel to forget nodes nobody uses (Linux 6.18; EINVAL before).
-func (v *Server) Prune(nodes ...uint64) error {
-	if len(nodes) == 0 {
-		return nil
-	}
-	o := fuse.NotifyPruneOut{Count: uint32(len(nodes))}
-	ids := unsafe.Slice((*byte)(unsafe.Pointer(&nodes[0])), 8*len(nodes))
-	return gone("prune", v.conn.notify(fuse.NOTIFY_PRUNE, bytesOf(&o), ids))
 }

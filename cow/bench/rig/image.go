@@ -109,21 +109,3 @@ func (im *Image) Flushes() (int64, bool) {
 	n, err := strconv.ParseInt(f[flushField], 10, 64)
 	return n, err == nil
 }
-
-// Used returns the bytes in use on the filesystem that holds path, shared extents once,
-// after everything was written that had only been promised space.
-func Used(path string) (int64, error) {
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return 0, err
-	}
-	defer unix.Close(fd)
-	if err := unix.Syncfs(fd); err != nil {
-		return 0, err
-	}
-	var st unix.Statfs_t
-	if err := unix.Fstatfs(fd, &st); err != nil {
-		return 0, err
-	}
-	return int64(st.Blocks-st.Bfree) * st.Bsize, nil
-}
