@@ -44,6 +44,16 @@ func TestRemountFlags(t *testing.T) {
 	if err := write(); err != nil {
 		t.Error(err)
 	}
+	for _, word := range []string{"relatime", "atime"} {
+		plyfs(t, "-o", "remount,noatime", m.Dir)
+		if got := flags(); got != "rw,nosuid,noexec,noatime" {
+			t.Errorf("flags %s", got)
+		}
+		plyfs(t, "-o", "remount,"+word, m.Dir)
+		if got := flags(); got != "rw,nosuid,noexec,relatime" {
+			t.Errorf("remount,%s: flags %s", word, got)
+		}
+	}
 	fd, err := unix.Open(m.Path("new"), unix.O_WRONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)

@@ -170,7 +170,11 @@ func (o *Options) mountFlags() (flags uintptr) {
 // Remount gives the live mount at path the flags of o; EBUSY if it is to be read-only, and files are open
 // for writing.
 func Remount(path string, o *Options) error {
-	if err := unix.Mount("none", path, "", unix.MS_REMOUNT|o.mountFlags(), ""); err != nil {
+	flags := unix.MS_REMOUNT | o.mountFlags()
+	if !o.NoAtime {
+		flags |= unix.MS_RELATIME // with no word about access times mount(2) leaves them as they are
+	}
+	if err := unix.Mount("none", path, "", flags, ""); err != nil {
 		return &os.PathError{Op: "remount", Path: path, Err: err}
 	}
 	return nil

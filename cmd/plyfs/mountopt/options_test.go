@@ -44,6 +44,10 @@ func TestParse(t *testing.T) {
 		{in: "uuid=off", err: "option uuid=off: not supported: "},
 		{in: "=x", err: "option =x: has no name"},
 		{in: "ro,user_id=0,lowerdir=/a,remount,relatime", want: Options{Remount: []Pair{{Key: "ro"}, {Key: "relatime"}}}},
+		{in: "noatime", want: Options{NoAtime: true}},
+		{in: "noatime,relatime", want: Options{}},
+		{in: "atime,noatime", want: Options{NoAtime: true}},
+		{in: "relatime=1", err: "option relatime: takes no value"},
 		{in: "noacl,static_nlink", want: Options{NoACL: true, StaticNlink: true}},
 		{in: "xino=maybe", err: "option xino=maybe: "},
 

@@ -159,7 +159,7 @@ func mountRows(t map[string]row) {
 	} {
 		t[name] = row{text: f.text, set: func(o *Options, _ string) error { *f.field(o) = f.value; return nil }}
 	}
-	t["remount"] = row{text: "make a live mount ro or rw, nosuid, nodev, noexec or noatime; what else is asked for has no effect",
+	t["remount"] = row{text: "make a live mount ro, nosuid, nodev, noexec or noatime, or rw, suid, dev, exec or atime; what else is asked for has no effect",
 		set: func(o *Options, _ string) error { o.remount(nil); return nil }}
 	t["fsname"] = row{value: true, form: "NAME", text: "the first column of /proc/mounts", set: func(o *Options, v string) error { o.Source = Unescape(v); return nil }}
 	for _, name := range []string{"context", "fscontext", "defcontext", "rootcontext"} {
@@ -193,7 +193,7 @@ func graftRows(t map[string]row) {
 func silence(t map[string]row) {
 	for _, name := range strings.Fields(`
 		default_permissions threaded fast_ino
-		async atime relatime norelatime diratime nodiratime lazytime nolazytime nostrictatime
+		async norelatime diratime nodiratime lazytime nolazytime nostrictatime
 		nomand silent loud defaults nofail auto noauto nouser user users owner group _netdev comment
 		subtype max_read max_write max_readahead max_background congestion_threshold
 		big_writes async_read sync_read atomic_o_trunc kernel_cache
@@ -202,6 +202,9 @@ func silence(t map[string]row) {
 		clone_fd max_idle_threads max_threads noforget remember
 		override_creds`) {
 		t[name] = row{kind: harmless}
+	}
+	for _, name := range []string{"atime", "relatime"} { // so anyway, unless noatime comes before
+		t[name] = row{kind: harmless, set: func(o *Options, _ string) error { o.NoAtime = false; return nil }}
 	}
 	only := func(name, reason string, values ...string) {
 		t[name] = row{kind: harmless, value: true, form: strings.Join(values, "|"), set: func(_ *Options, v string) error {
