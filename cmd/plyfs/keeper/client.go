@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -84,7 +83,7 @@ func (c *client) serve() {
 			c.k.mu.Lock()
 			c.waits, c.stops = true, true
 			c.k.mu.Unlock()
-			c.k.stopWith(time.Duration(m.Timeout)*time.Second, m.Discard)
+			c.k.stopWith(grace(m.Timeout), m.Discard)
 		case opPack:
 			if len(files) == 1 {
 				c.pack(files[0], m.Pause)

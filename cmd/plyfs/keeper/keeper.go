@@ -3,9 +3,11 @@ package keeper
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"os/signal"
+	"strconv"
 	"sync"
 	"time"
 
@@ -254,6 +256,13 @@ func (k *Keeper) discarded() bool {
 	return k.discard || k.Container.AutoRemove
 }
 
+const mostSeconds = int64(math.MaxInt64 / time.Second)
+
+// grace is a time of so many seconds, or the longest there is; below zero, for ever, it stays so.
+func grace(seconds int) time.Duration {
+	return time.Duration(max(-1, min(int64(seconds), mostSeconds))) * time.Second
+}
+
 // stopWith asks the command to end, and kills it if it does not. A timeout below zero
 // leaves it at asking.
 func (k *Keeper) stopWith(timeout time.Duration, discard bool) {
@@ -327,8 +336,7 @@ func StopSignal(name string) unix.Signal {
 
 // ParseSignal reads the name of a signal, with or without SIG, or its number.
 func ParseSignal(name string) (unix.Signal, error) {
-	var n int
-	if _, err := fmt.Sscanf(name, "%d", &n); err == nil && n > 0 && n < 65 {
+	if n, err := strconv.Atoi(name); err == nil && n > 0 && n < 65 {
 		return unix.Signal(n), nil
 	}
 	for _, full := range []string{name, "SIG" + name} {
