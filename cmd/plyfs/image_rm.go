@@ -60,7 +60,7 @@ func runImageRm(c *command, args []string) error {
 func runImagePrune(c *command, args []string) error {
 	f := c.flags()
 	all := f.BoolP("all", "a", false, "all images that no container uses")
-	f.BoolP("force", "f", false, "do not ask, as it does not anyway")
+	f.BoolP("force", "f", false, "has no effect: it never asks")
 	asJSON := f.Bool("json", false, "print JSON")
 	root := storeFlag(f)
 	if err := c.parse(f, args, 0, 0); err != nil {

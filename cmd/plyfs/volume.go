@@ -142,7 +142,7 @@ func runVolumeList(c *command, args []string) error {
 func runVolumeInspect(c *command, args []string) error {
 	f := c.flags()
 	root := storeFlag(f)
-	f.Bool("json", true, "print JSON, as it does anyway")
+	f.Bool("json", true, "has no effect: it always prints JSON")
 	if err := c.parse(f, args, 1, -1); err != nil {
 		return err
 	}
@@ -182,7 +182,7 @@ func runVolumePrune(c *command, args []string) error {
 	f := c.flags()
 	root := storeFlag(f)
 	all := f.BoolP("all", "a", false, "also those with a name")
-	f.BoolP("force", "f", false, "do not ask, as it does not anyway")
+	f.BoolP("force", "f", false, "has no effect: it never asks")
 	asJSON := f.Bool("json", false, "print JSON")
 	if err := c.parse(f, args, 0, 0); err != nil {
 		return err

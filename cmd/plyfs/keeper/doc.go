@@ -11,11 +11,11 @@
 //
 // containers/NAME/control is a Unix socket of packets; each is a [Message] in JSON,
 // with up to three descriptors. The process that starts the keeper has the first
-// connection from the beginning. What a connection is for is said by its first message:
+// connection from the beginning: it hears when the command runs (with the terminal, if it has
+// one), and again when it has ended. What any other is for is said by its first message:
 //
-//	attach            answered when the command runs (with the terminal, if it has one), and
-//	                  again when it has ended
-//	exec              the same for another command in the container
+//	await             answered when the command runs, or will not
+//	exec              run another command in the container; answered as the first connection is
 //	stop              stop the container; answered when it has ended, or does not end
 //	pack              write the writable layer, as an archive, to the descriptor that comes along;
 //	                  answered when that is done
@@ -27,6 +27,6 @@
 // A container that does not run gets a keeper too while it is packed or looked at. That one runs no
 // command, writes down no state, and ends with its last connection.
 //
-// On the first two a signal message hands a signal to the command, and after look to the process that looks. The
+// On the first connection and after exec a signal message hands a signal to the command, after look to the process that looks. The
 // end of the connection is the end of the interest, not of the command.
 package keeper
