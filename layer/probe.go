@@ -46,7 +46,9 @@ func (a Abilities) String() string {
 const probePrefix = "#probe-"
 
 // Probe tries in the directory d what its filesystem can do, and removes what it made. A mount waits for it: what
-// nothing depends on is only tried with all. The error, an errno, says that nothing at all can be made there.
+// nothing depends on is only tried with all. The error, an errno, says that nothing at all can be made there, or that it
+// cannot be told what can: on a full disk nothing is known of attributes, and an upper whose marks are not
+// read shows something else.
 func Probe(d *Dir, all bool) (Abilities, error) {
 	var a Abilities
 	fd, err := d.FD()
@@ -67,14 +69,24 @@ func Probe(d *Dir, all bool) (Abilities, error) {
 		return a, err
 	}
 	unix.Close(f)
-	a.XattrTrusted = Setxattr(fd, file, "trusted.overlay.probe", []byte("y"), 0) == nil
-	if all || !a.XattrTrusted {
-		a.XattrUser = Setxattr(fd, file, "user.overlay.probe", []byte("y"), 0) == nil
+	can := func(e error) bool {
+		switch e {
+		case unix.ENOSPC, unix.EDQUOT, unix.EIO, unix.ENOMEM:
+			err = e
+		}
+		return e == nil
 	}
-	a.Hardlinks = Link(fd, file, fd, link) == nil
-	a.WhiteoutDev = Mknod(fd, device, unix.S_IFCHR|0o600, 0) == nil
+	a.XattrTrusted = can(Setxattr(fd, file, "trusted.overlay.probe", []byte("y"), 0))
+	if all || !a.XattrTrusted {
+		a.XattrUser = can(Setxattr(fd, file, "user.overlay.probe", []byte("y"), 0))
+	}
+	a.Hardlinks = can(Link(fd, file, fd, link))
+	a.WhiteoutDev = can(Mknod(fd, device, unix.S_IFCHR|0o600, 0))
 	if !a.WhiteoutDev {
-		a.WhiteoutName = Mknod(fd, hidden, unix.S_IFREG|0o600, 0) == nil
+		a.WhiteoutName = can(Mknod(fd, hidden, unix.S_IFREG|0o600, 0))
+	}
+	if err != nil {
+		return a, err
 	}
 	if all {
 		a.tryRest(fd, file, renamed)

@@ -40,8 +40,18 @@ func (fs *FS) create(c *Caller, parent *Node, name string, typ uint32, a *Attr, 
 		return nil, err
 	}
 	defer up.Done()
+	owned := func(at int, name string) error {
+		err := fs.as(c, func() error { return make(at, name) })
+		if err != nil {
+			return err
+		}
+		if err = fs.own(c, fd, at, name); err != nil {
+			_ = layer.RemoveAll(at, name) // it would be somebody else's
+		}
+		return err
+	}
 	if !white {
-		err = fs.as(c, func() error { return make(fd, name) })
+		err = owned(fd, name)
 		if err == unix.EEXIST && !d.merged() && fs.whiteoutIn(d, fd, name) {
 			white = true
 		} else if err != nil {
@@ -49,7 +59,7 @@ func (fs *FS) create(c *Caller, parent *Node, name string, typ uint32, a *Attr, 
 		}
 	}
 	if white {
-		if err := fs.overWhiteout(c, up, fd, name, typ, make); err != nil {
+		if err := fs.overWhiteout(up, fd, name, typ, owned); err != nil {
 			return nil, err
 		}
 	} else if typ == unix.S_IFDIR && d.merged() {
@@ -59,9 +69,6 @@ func (fs *FS) create(c *Caller, parent *Node, name string, typ uint32, a *Attr, 
 			_ = layer.Rmdir(fd, name)
 			return nil, err
 		}
-	}
-	if err := fs.own(c, fd, fd, name); err != nil {
-		return nil, err
 	}
 	return fs.born(parent, up, fd, name, a)
 }
@@ -138,7 +145,7 @@ func (fs *FS) born(parent *Node, up *layer.Dir, fd int, name string, a *Attr) (*
 // overWhiteout builds the object in the work directory and puts it in the place of a
 // whiteout in one step, so that a crash leaves one or the other (kernel:
 // ovl_create_over_whiteout).
-func (fs *FS) overWhiteout(c *Caller, up *layer.Dir, fd int, name string, typ uint32, make maker) error {
+func (fs *FS) overWhiteout(up *layer.Dir, fd int, name string, typ uint32, make maker) error {
 	stage, err := fs.stage.FD()
 	if err != nil {
 		return err
@@ -150,7 +157,7 @@ func (fs *FS) overWhiteout(c *Caller, up *layer.Dir, fd int, name string, typ ui
 	}
 	defer closeRoom()
 	temp := fs.tempName()
-	if err := fs.as(c, func() error { return make(room, temp) }); err != nil {
+	if err := make(room, temp); err != nil {
 		return err
 	}
 	undo := func() { _ = layer.RemoveAll(room, temp) }
