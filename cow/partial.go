@@ -49,6 +49,10 @@ type Partial struct {
 	lowIndex atomic.Int32 // Tree.Index of the layer low is in; 0 until it was opened
 }
 
+// mostPartial bounds the valid length of an unfinished file, in bytes: 16 TiB, for which the map of blocks takes 8 MiB.
+// A file of holes alone can be as long as its filesystem likes, at no cost to whoever made the layer.
+const mostPartial = 1 << 44
+
 // inode identifies a file of the upper.
 type inode struct{ dev, ino uint64 }
 
@@ -132,9 +136,13 @@ func (p *Partial) begin(upperFD int, rec *Record, size int64) (err error) {
 		p.e.cfg.Log("%s: unfinished, on a filesystem that cannot hold such files", p.path)
 		return unix.EIO
 	}
+	if min(rec.Valid, size) > mostPartial {
+		p.e.cfg.Log("%s: an unfinished file of %d bytes is none that was written here", p.path, rec.Valid)
+		return unix.EIO
+	}
 	p.rec = *rec
 	p.valid.Store(rec.Valid)
-	p.present = newBlockMap(p.blocks(rec.Valid))
+	p.present = newBlockMap(p.blocks(min(rec.Valid, size))) // the rest was cut off behind our back, see below
 	if rec.Cut && size > rec.Valid {
 		if err := p.firm(rec.Valid); err != nil {
 			return err

@@ -294,7 +294,7 @@ func (e *Engine) syncs() bool { return !e.cfg.Volatile && e.Block() > 0 && !e.pr
 // would have it on the disk with the data only, later than the name. It reports
 // false where that is impossible (the path is too long for an attribute, say): then it is copied.
 func (e *Engine) leave(s *Staged, src *Source, fd int, size int64) bool {
-	if e.Block() == 0 {
+	if e.Block() == 0 || size > mostPartial {
 		return false
 	}
 	rec, ok := e.identify(src, fd)
