@@ -45,8 +45,8 @@ func fillAttr(o *fuse.Attr, a *Attr) {
 	o.Flags = 0
 }
 
-// keep returns how long the kernel may believe in the name and in the attributes of n.
-func (s *session[N]) keep(n N) (entry, attr validity) {
+// keep returns how long the kernel may believe in the name and in the attributes of n, which are a.
+func (s *session[N]) keep(n N, a *Attr) (entry, attr validity) {
 	entry, attr = s.entryValid, s.attrValid
 	if s.shares != nil {
 		name, rest := s.shares.Keep(n)
@@ -57,12 +57,15 @@ func (s *session[N]) keep(n N) (entry, attr validity) {
 			attr = validity{}
 		}
 	}
+	if s.open.twofold(a.Ino) {
+		attr = validity{}
+	}
 	return entry, attr
 }
 
 // fillEntry writes the answer of an operation that found or made a node.
 func (s *session[N]) fillEntry(o *fuse.EntryOut, n N, a *Attr) {
-	entry, attr := s.keep(n)
+	entry, attr := s.keep(n, a)
 	o.NodeId = n.ID()
 	o.Generation = s.generation
 	o.EntryValid = entry.sec
@@ -81,7 +84,7 @@ func (s *session[N]) entry(r *request, n N, a *Attr) unix.Errno {
 
 func (s *session[N]) attr(r *request, n N, a *Attr) unix.Errno {
 	o := answer[fuse.AttrOut](r)
-	_, valid := s.keep(n)
+	_, valid := s.keep(n, a)
 	o.AttrValid = valid.sec
 	o.AttrValidNsec = valid.nsec
 	fillAttr(&o.Attr, a)
@@ -108,7 +111,7 @@ func (s *session[N]) statx(r *request, n N) unix.Errno {
 		return errno(err)
 	}
 	o := answer[fuse.StatxOut](r)
-	_, valid := s.keep(n)
+	_, valid := s.keep(n, a)
 	o.AttrValid = valid.sec
 	o.AttrValidNsec = valid.nsec
 	x := &o.Statx

@@ -187,9 +187,18 @@ func (s *session[N]) link(r *request, dir N) unix.Errno {
 	if n == none {
 		return unix.ESTALE
 	}
+	renewed := false
+	if s.open != nil {
+		if renewed, e = s.open.beforeLink(r, n); e != 0 {
+			return e
+		}
+	}
 	a := &r.w.attr
 	if err := s.fs.Link(&r.caller, n, dir, name, a); err != nil {
 		return errno(err)
+	}
+	if renewed {
+		return s.open.afterLink(r, n, a)
 	}
 	return s.entry(r, n, a)
 }

@@ -19,9 +19,13 @@ type openFiles[N Node] struct {
 	s       *session[N]
 	handles atomic.Uint64 // last handle given
 
-	mu    sync.Mutex // guards nodes, and refs of each; a leaf
+	mu    sync.Mutex // guards nodes, refs and renewed of each, and split; a leaf
 	nodes map[uint64]*openNode
-	dirs  map[uint64]*openDir // by handle; guarded by mu
+	// split counts the nodes that were handed over and are open still, by inode number: the kernel has
+	// two inodes of the file, and sees a change made through one of them by asking for the other.
+	split  map[uint64]int
+	splits atomic.Int32        // how many
+	dirs   map[uint64]*openDir // by handle; guarded by mu
 }
 
 // openDir is one open of a directory that others change.
@@ -32,7 +36,8 @@ type openDir struct {
 
 // openNode is a node that is open.
 type openNode struct {
-	refs int // opens, and openings under way
+	refs    int    // opens, and openings under way
+	renewed uint64 // the inode number, if it was handed over: who looks its names up finds the successor
 
 	mu      sync.Mutex // guards the rest
 	backing int32      // id of the kernel's reference to the backing file, 0 if cached
@@ -42,7 +47,7 @@ type openNode struct {
 }
 
 func newOpenFiles[N Node](s *session[N]) *openFiles[N] {
-	return &openFiles[N]{s: s, nodes: map[uint64]*openNode{}, dirs: map[uint64]*openDir{}}
+	return &openFiles[N]{s: s, nodes: map[uint64]*openNode{}, split: map[uint64]int{}, dirs: map[uint64]*openDir{}}
 }
 
 // install puts the handlers into the dispatch table. What is not installed stays ENOSYS:
@@ -194,10 +199,74 @@ func (f *openFiles[N]) handOver(r *request, h *openNode, id uint64, n N) unix.Er
 	// Not with the lock: this may copy the whole file, and its readers go on meanwhile.
 	h.mu.Unlock()
 	defer h.mu.Lock()
+	return f.renew(r, x, n)
+}
+
+func (f *openFiles[N]) renew(r *request, x Renewer[N], n N) unix.Errno {
+	if err := f.s.fs.Getattr(n, &r.w.attr); err != nil {
+		return errno(err)
+	}
+	f.parts(n.ID(), r.w.attr.Ino)
 	if _, err := x.Renew(&r.caller, n); err != nil {
 		return errno(err)
 	}
+	_ = f.s.conn.invalInode(n.ID(), -1, 0) // only its attributes, for which the kernel takes no lock
 	return unix.ESTALE
+}
+
+// parts notes, while the node is open, that there is to be another with its inode number.
+func (f *openFiles[N]) parts(id, ino uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if h := f.nodes[id]; h != nil && h.renewed == 0 {
+		h.renewed = ino
+		f.split[ino]++
+		f.splits.Add(1)
+	}
+}
+
+// twofold says that the kernel has two inodes with this number, and must keep the attributes of neither.
+func (f *openFiles[N]) twofold(ino uint64) bool {
+	if f == nil || f.splits.Load() == 0 {
+		return false
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.split[ino] > 0
+}
+
+// beforeLink hands over a node that is open on a lower file and is to have a further name: once it is handed
+// over by one name, the kernel would know it by the others still, and show there what was before. ESTALE as in
+// handOver. When the kernel found the node by a descriptor it comes back with the same: then renewed is true,
+// and afterLink is for the answer.
+func (f *openFiles[N]) beforeLink(r *request, n N) (renewed bool, e unix.Errno) {
+	f.mu.Lock()
+	h := f.nodes[n.ID()]
+	renewed = h != nil && h.renewed != 0
+	f.mu.Unlock()
+	x, ok := f.s.fs.(Renewer[N])
+	if h == nil || !ok || renewed {
+		return renewed, 0
+	}
+	h.mu.Lock()
+	lower := h.backing != 0 && !h.upper
+	h.mu.Unlock()
+	if !lower {
+		return false, 0
+	}
+	return false, f.renew(r, x, n)
+}
+
+// afterLink answers with a new name of a node that was handed over. Who looks it up finds the successor, too.
+func (f *openFiles[N]) afterLink(r *request, n N, a *Attr) unix.Errno {
+	if _, err := f.s.fs.(Renewer[N]).Renew(&r.caller, n); err != nil {
+		return errno(err)
+	}
+	o := answer[fuse.EntryOut](r)
+	r.entry = n.ID()
+	f.s.fillEntry(o, n, a)
+	o.EntryValid, o.EntryValidNsec = 0, 0
+	return 0
 }
 
 // back gives the backing file fd to the kernel. A file the kernel does not take (on a
@@ -250,6 +319,12 @@ func (f *openFiles[N]) leave(id uint64) *openNode {
 		return nil
 	}
 	delete(f.nodes, id)
+	if h.renewed != 0 {
+		f.splits.Add(-1)
+		if f.split[h.renewed]--; f.split[h.renewed] == 0 {
+			delete(f.split, h.renewed)
+		}
+	}
 	return h
 }
 
