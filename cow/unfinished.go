@@ -331,7 +331,8 @@ func (e *Engine) walk(cancel <-chan struct{}, f func(dir int, name, path string)
 		return err
 	}
 	defer e.cfg.Upper.Done()
-	if err := walkDir(root, "", "", cancel, f); err != nil || e.index == nil {
+	w := walker{cancel: cancel, f: f}
+	if err := w.dir(root, ""); err != nil || e.index == nil {
 		return err
 	}
 	index, err := e.index.FD()
@@ -339,10 +340,19 @@ func (e *Engine) walk(cancel <-chan struct{}, f func(dir int, name, path string)
 		return vanished(err)
 	}
 	defer e.index.Done()
-	return walkDir(index, "", "(index)", cancel, f)
+	w.path = []byte("(index)")
+	return w.dir(index, "")
 }
 
-func walkDir(parent int, name, path string, cancel <-chan struct{}, f func(dir int, name, path string) error) error {
+// walker is one walk. The path is kept once, and not by each directory on the way: anybody can make
+// a tree that is so deep that this would be more than there is.
+type walker struct {
+	cancel <-chan struct{}
+	f      func(dir int, name, path string) error
+	path   []byte
+}
+
+func (w *walker) dir(parent int, name string) error {
 	fd, err := layer.Open(parent, name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return vanished(err)
@@ -353,7 +363,7 @@ func walkDir(parent int, name, path string, cancel <-chan struct{}, f func(dir i
 		return vanished(err)
 	}
 	for _, ent := range ents {
-		if canceled(cancel) {
+		if canceled(w.cancel) {
 			return unix.EINTR
 		}
 		typ := ent.Type
@@ -364,16 +374,18 @@ func walkDir(parent int, name, path string, cancel <-chan struct{}, f func(dir i
 			}
 			typ = uint8(st.Mode & unix.S_IFMT >> 12)
 		}
-		sub := ent.Name
-		if path != "" {
-			sub = path + "/" + ent.Name
+		here := len(w.path)
+		if here > 0 {
+			w.path = append(w.path, '/')
 		}
+		w.path = append(w.path, ent.Name...)
 		switch typ {
 		case unix.DT_DIR:
-			err = walkDir(fd, ent.Name, sub, cancel, f)
+			err = w.dir(fd, ent.Name)
 		case unix.DT_REG:
-			err = f(fd, ent.Name, sub)
+			err = w.f(fd, ent.Name, string(w.path))
 		}
+		w.path = w.path[:here]
 		if err != nil {
 			return err
 		}
