@@ -214,7 +214,7 @@ func (t *coreTree) stat(n *overlay.Node) (st unix.Stat_t, err error) {
 }
 
 func (t *coreTree) set(p string, s *overlay.SetAttr) error {
-	return t.at(p, func(n *overlay.Node, a *overlay.Attr) error {
+	return t.at(p, func(n *overlay.Node, _ *overlay.Attr) error {
 		if n.Mode() == unix.S_IFLNK {
 			switch {
 			case s.Mask&overlay.SetMode != 0:
@@ -223,11 +223,35 @@ func (t *coreTree) set(p string, s *overlay.SetAttr) error {
 				return unix.ENOENT // of its target
 			}
 		}
-		if s.Mask&(overlay.SetUID|overlay.SetGID) != 0 && n.Mode() != unix.S_IFDIR {
-			s.Mask |= overlay.KillPriv
-		}
-		return t.fs.Setattr(&t.caller, n, s, a)
+		return t.setNode(n, s)
 	})
+}
+
+func (t *coreTree) setNode(n *overlay.Node, s *overlay.SetAttr) error {
+	if s.Mask&(overlay.SetUID|overlay.SetGID) != 0 && n.Mode() != unix.S_IFDIR {
+		s.Mask |= overlay.KillPriv
+	}
+	var a overlay.Attr
+	return t.fs.Setattr(&t.caller, n, s, &a)
+}
+
+func setOwner(uid, gid int) *overlay.SetAttr {
+	return &overlay.SetAttr{Mask: overlay.SetUID | overlay.SetGID, UID: uint32(uid), GID: uint32(gid)}
+}
+
+// setTimes is utimensat(2), which gives the time or UTIME_NOW, or leaves it with UTIME_OMIT.
+func setTimes(ts [2]unix.Timespec) *overlay.SetAttr {
+	s := &overlay.SetAttr{Atime: ts[0], Mtime: ts[1]}
+	for i, bits := range [2][2]uint32{{overlay.SetAtime, overlay.SetAtimeNow}, {overlay.SetMtime, overlay.SetMtimeNow}} {
+		switch ts[i].Nsec {
+		case unix.UTIME_OMIT:
+		case unix.UTIME_NOW:
+			s.Mask |= bits[0] | bits[1]
+		default:
+			s.Mask |= bits[0]
+		}
+	}
+	return s
 }
 
 func (t *coreTree) truncate(p string, size int64) error {
@@ -239,11 +263,15 @@ func (t *coreTree) chmod(p string, mode uint32) error {
 }
 
 func (t *coreTree) chown(p string, uid, gid int) error {
-	return t.set(p, &overlay.SetAttr{Mask: overlay.SetUID | overlay.SetGID, UID: uint32(uid), GID: uint32(gid)})
+	return t.set(p, setOwner(uid, gid))
 }
 
 func (t *coreTree) utimens(p string, ts [2]unix.Timespec) error {
-	return t.set(p, &overlay.SetAttr{Mask: overlay.SetAtime | overlay.SetMtime, Atime: ts[0], Mtime: ts[1]})
+	if ts[0].Nsec == unix.UTIME_OMIT && ts[1].Nsec == unix.UTIME_OMIT {
+		_, err := t.lstat(p)
+		return err
+	}
+	return t.set(p, setTimes(ts))
 }
 
 func (t *coreTree) mkdir(p string, mode uint32) error {
@@ -377,12 +405,12 @@ func mayXattr(n *overlay.Node, name string, read bool) error {
 	return nil
 }
 
-func (t *coreTree) setxattr(p, name string, val []byte) error {
+func (t *coreTree) setxattr(p, name string, val []byte, flags int) error {
 	return t.at(p, func(n *overlay.Node, _ *overlay.Attr) error {
 		if err := mayXattr(n, name, false); err != nil {
 			return err
 		}
-		return t.fs.Setxattr(&t.caller, n, name, val, 0, false)
+		return t.fs.Setxattr(&t.caller, n, name, val, flags, false)
 	})
 }
 

@@ -11,7 +11,8 @@ type coreHandle struct {
 	t     *coreTree
 	n     *overlay.Node
 	flags int
-	root  bool // no reference to give back
+	root  bool   // no reference to give back
+	pos   uint64 // of some
 }
 
 // may says whether the descriptor was opened for reading, or for writing.
@@ -38,17 +39,18 @@ func (h *coreHandle) pwrite(b []byte, off int64) (int, error) {
 	if err := h.may(true); err != nil {
 		return 0, err
 	}
+	if h.flags&unix.O_APPEND != 0 { // whatever the offset (pwrite(2))
+		st, err := h.stat()
+		if err != nil {
+			return 0, err
+		}
+		off = st.Size
+	}
 	n, err := h.t.fs.WriteAt(&h.t.caller, h.n, b, off, false)
 	return n, errno(err)
 }
 
-func (h *coreHandle) append(b []byte) (int, error) {
-	st, err := h.stat()
-	if err != nil {
-		return 0, err
-	}
-	return h.pwrite(b, st.Size)
-}
+func (h *coreHandle) append(b []byte) (int, error) { return h.pwrite(b, 0) }
 
 func (h *coreHandle) stat() (unix.Stat_t, error) { return h.t.stat(h.n) }
 
@@ -65,6 +67,16 @@ func (h *coreHandle) chmod(mode uint32) error {
 	return errno(h.t.fs.Setattr(&h.t.caller, h.n, &overlay.SetAttr{Mask: overlay.SetMode, Mode: mode}, &a))
 }
 
+func (h *coreHandle) chown(uid, gid int) error { return errno(h.t.setNode(h.n, setOwner(uid, gid))) }
+
+func (h *coreHandle) utimens(ts [2]unix.Timespec) error {
+	s := setTimes(ts)
+	if s.Mask == 0 {
+		return nil
+	}
+	return errno(h.t.setNode(h.n, s))
+}
+
 func (h *coreHandle) link(p string) error {
 	return h.t.linkOpen(h, p)
 }
@@ -78,7 +90,7 @@ func (t *coreTree) linkOpen(h *coreHandle, p string) error {
 	if err := t.in(p, func(dir *overlay.Node, name string) error { return t.absent(dir, name) }); err != nil {
 		return err
 	}
-	if st.Nlink == 0 && h.flags&unix.O_TMPFILE != unix.O_TMPFILE {
+	if st.Nlink == 0 && (h.flags&unix.O_TMPFILE != unix.O_TMPFILE || h.flags&unix.O_EXCL != 0) {
 		return unix.ENOENT
 	}
 	return t.linkNode(h.n, p)
@@ -99,6 +111,9 @@ func (h *coreHandle) setxattr(name string, val []byte) error {
 }
 
 func (h *coreHandle) fallocate(mode uint32, off, size int64) error {
+	if err := h.may(true); err != nil {
+		return unix.EBADF
+	}
 	return errno(h.t.fs.Fallocate(&h.t.caller, h.n, mode, off, size))
 }
 
@@ -151,6 +166,28 @@ func (h *coreHandle) entries() ([]dirent, error) {
 			off = e.Off
 		}
 	}
+}
+
+func (h *coreHandle) rewind() error {
+	h.pos = 0
+	return nil
+}
+
+func (h *coreHandle) some() ([]dirent, error) {
+	if h.n.Mode() != unix.S_IFDIR {
+		return nil, unix.ENOTDIR
+	}
+	if h.t.dead[h.n] {
+		return nil, unix.ENOENT
+	}
+	buf := make([]overlay.Entry, 3)
+	n, err := h.t.fs.ReadDir(h.n, h.pos, buf)
+	var out []dirent
+	for _, e := range buf[:max(n, 0)] {
+		out = append(out, dirent{e.Name, e.Ino, e.Type})
+		h.pos = e.Off
+	}
+	return out, errno(err)
 }
 
 func (h *coreHandle) close() error {

@@ -17,6 +17,8 @@ import (
 type view struct {
 	t     tree
 	slots map[string]handle
+	walks map[string]*walk // of slots
+	uid   int              // that an operation runs as, see as
 	// oracle: the kernel's overlayfs, which lists the inode numbers of the upper for hard
 	// links made in a directory that nothing was copied up into.
 	oracle  bool
@@ -30,7 +32,7 @@ type view struct {
 }
 
 func newView(t tree, now unix.Timespec) view {
-	return view{t: t, slots: map[string]handle{}, now: now}
+	return view{t: t, slots: map[string]handle{}, walks: map[string]*walk{}, now: now}
 }
 
 // run runs one operation and says in a line what came of it.
@@ -125,6 +127,7 @@ func (v *view) closeSlots() {
 	for k, h := range v.slots {
 		_ = h.close()
 		delete(v.slots, k)
+		delete(v.walks, k)
 	}
 }
 
@@ -138,23 +141,23 @@ func (v *view) do(o Op) (string, error) {
 		return v.doSlot(o.Name, h, a)
 	}
 	switch o.Name {
+	case "as":
+		return v.as(int(num(a[0])), int(num(a[1])), func() (string, error) { return v.do(Op{Name: a[2], Args: a[3:]}) })
 	case "open":
-		how := map[string]int{"r": unix.O_RDONLY, "w": unix.O_WRONLY, "rw": unix.O_RDWR}[a[2]]
-		if h := v.slots[a[0]]; h != nil {
-			_ = h.close()
-			delete(v.slots, a[0])
+		return "", v.openSlot(a[0], a[1], hows[a[2]])
+	case "topen":
+		excl := 0
+		if len(a) > 2 {
+			excl = unix.O_EXCL // never to be linked
 		}
-		h, err := v.t.open(a[1], how, 0)
-		if err == nil {
-			v.slots[a[0]] = h
-		}
-		return "", err
+		return "", v.openSlot(a[0], a[1], unix.O_TMPFILE|unix.O_RDWR|excl)
 	case "close":
 		h := v.slots[a[0]]
 		if h == nil {
 			return "", unix.EBADF
 		}
 		delete(v.slots, a[0])
+		delete(v.walks, a[0])
 		return "", h.close()
 	case "create":
 		h, err := v.t.open(a[0], unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY, uint32(num(a[1])))
@@ -174,6 +177,16 @@ func (v *view) do(o Op) (string, error) {
 		return "", v.fallocate(a, unix.FALLOC_FL_ZERO_RANGE)
 	case "alloc":
 		return "", v.fallocate(a, 0)
+	case "kzero":
+		return "", v.fallocate(a, unix.FALLOC_FL_ZERO_RANGE|unix.FALLOC_FL_KEEP_SIZE)
+	case "kalloc":
+		return "", v.fallocate(a, unix.FALLOC_FL_KEEP_SIZE)
+	case "dwrite":
+		return "", v.directWrite(a[0], num(a[1]), num(a[2]), num(a[3]))
+	case "dread":
+		return v.directRead(a[0], num(a[1]), num(a[2]))
+	case "mwrite":
+		return "", v.mapWrite(a[0], num(a[1]), num(a[2]), num(a[3]))
 	case "copy":
 		return "", v.copy(a)
 	case "read":
@@ -240,8 +253,18 @@ func (v *view) doPath(name string, a []string) (string, error) {
 		return "", t.chown(p, int(num(a[1])), int(num(a[2])))
 	case "utimens":
 		return "", t.utimens(p, [2]unix.Timespec{{Sec: num(a[1]), Nsec: 123}, {Sec: num(a[1]), Nsec: 456}})
+	case "utime":
+		return "", t.utimens(p, [2]unix.Timespec{timeOf(a[1]), timeOf(a[2])})
 	case "setx":
-		return "", t.setxattr(p, a[1], []byte(a[2]))
+		flag := 0
+		if len(a) > 3 {
+			flag = map[string]int{"create": unix.XATTR_CREATE, "replace": unix.XATTR_REPLACE}[a[3]]
+		}
+		return "", t.setxattr(p, a[1], []byte(a[2]), flag)
+	case "acl", "dacl":
+		return "", t.setxattr(p, aclNames[name], aclOf(a[1]), 0)
+	case "rmacl":
+		return "", t.removexattr(p, aclNames[a[1]])
 	case "rmx":
 		return "", t.removexattr(p, a[1])
 	case "getx":
@@ -253,44 +276,6 @@ func (v *view) doPath(name string, a []string) (string, error) {
 		return fmt.Sprint(names), err
 	case "readlink":
 		return t.readlink(p)
-	}
-	panic("no operation " + name)
-}
-
-func (v *view) doSlot(name string, h handle, a []string) (string, error) {
-	switch name {
-	case "fread":
-		buf := make([]byte, num(a[2]))
-		n, err := h.pread(buf, num(a[1]))
-		return sum(buf[:max(n, 0)]), err
-	case "fwrite":
-		return "", writeAll(h, fill(num(a[2]), num(a[3])), num(a[1]))
-	case "ftrunc":
-		return "", h.truncate(num(a[1]))
-	case "fstat":
-		st, err := h.stat()
-		if err != nil {
-			return "", err
-		}
-		return v.attrs(&st), nil
-	case "fchmod":
-		return "", h.chmod(uint32(num(a[1])))
-	case "flink":
-		return "", h.link(a[1])
-	case "fsync":
-		return "", h.sync()
-	case "fsetx":
-		return "", h.setxattr(a[1], []byte(a[2]))
-	case "fls":
-		ents, err := h.entries()
-		if err != nil {
-			return "", err
-		}
-		var out []string
-		for _, e := range sorted(ents) {
-			out = append(out, fmt.Sprintf("%s/%d", e.name, e.typ))
-		}
-		return strings.Join(out, " "), nil
 	}
 	panic("no operation " + name)
 }

@@ -22,6 +22,9 @@ type generator struct {
 	// often is how many of a hundred operations are on the data of the favourite, see hot.
 	often     int
 	favourite string
+	odd       int   // and on what is rare
+	everybody int   // and not by root with the usual umask
+	users     bool  // but by others, too
 	v         *view // that was scanned
 }
 
@@ -123,8 +126,6 @@ func (g *generator) attr() string {
 	return g.pick(all)
 }
 
-func (g *generator) slot() int { return g.r.IntN(4) }
-
 // change makes up an operation that changes something.
 func (g *generator) change() Op {
 	r := g.r
@@ -202,9 +203,9 @@ func (g *generator) look() Op {
 	case n < 55:
 		return op("getx", g.any(), g.attr())
 	case n < 66:
-		return op("open", g.slot(), g.file(), g.pick([]string{"r", "w", "rw"}))
+		return op("open", g.r.IntN(4), g.file(), g.pick([]string{"r", "w", "rw"}))
 	case n < 69:
-		return op("open", g.slot(), g.dir(), "r")
+		return op("open", g.r.IntN(4), g.dir(), "r")
 	case n < 72:
 		return op("close", g.slot())
 	case n < 77:
@@ -243,10 +244,16 @@ func (g *generator) layer(count int) next {
 			return Op{}, false
 		}
 		g.scan(v)
+		if o, ok := g.open(step); ok {
+			return o, true
+		}
 		if g.r.IntN(200) < g.often { // seldom enough that there are files
 			return g.data(), true
 		}
-		return g.change(), true
+		if g.r.IntN(200) < g.odd {
+			return g.somebody(g.rare()), true
+		}
+		return g.somebody(g.change()), true
 	}
 }
 
@@ -257,17 +264,22 @@ func (g *generator) ops(count int) next {
 			return Op{}, false
 		}
 		g.scan(v)
+		if o, ok := g.open(step); ok {
+			return o, true
+		}
 		switch n := g.r.IntN(100); {
 		case n < 1:
 			return op("remount"), true
 		case n < 2:
 			return op("swap"), true
 		case g.r.IntN(100) < g.often:
-			return g.data(), true
+			return g.somebody(g.data()), true
+		case g.r.IntN(100) < g.odd:
+			return g.somebody(g.rare()), true
 		case n < 60:
-			return g.change(), true
+			return g.somebody(g.change()), true
 		}
-		return g.look(), true
+		return g.somebody(g.look()), true
 	}
 }
 
@@ -306,6 +318,9 @@ func Fuzz(parent string, seed uint64, only Only) (*Finding, error) {
 	if partly {
 		g.often = 60
 	}
+	g.odd = []int{0, 10, 40}[r.IntN(3)]
+	g.everybody = []int{0, 10, 50}[r.IntN(3)]
+	g.users = fuse
 	layers := make([]next, 1+r.IntN(4))
 	for i := range layers {
 		layers[i] = g.layer(5 + r.IntN(30))

@@ -79,7 +79,7 @@ func (g *generator) data() Op {
 	case n < 79:
 		return op("rename", p, g.any(), "exchange")
 	case n < 82:
-		return op("open", g.slot(), p, g.pick([]string{"r", "w", "rw"}))
+		return op("open", g.r.IntN(4), p, g.pick([]string{"r", "w", "rw"}))
 	case n < 85:
 		return op("fread", g.slot(), g.offset(p), r.IntN(9000))
 	case n < 87:

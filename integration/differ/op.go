@@ -15,7 +15,10 @@ import (
 //	punch P OFF SIZE        fallocate(PUNCH_HOLE)
 //	zero P OFF SIZE         fallocate(ZERO_RANGE)
 //	alloc P OFF SIZE        fallocate
+//	kzero P OFF SIZE        kalloc P OFF SIZE    the same, KEEP_SIZE
 //	copy P Q OFF OFF SIZE   copy_file_range
+//	dwrite P BLOCK N SEED   dread P BLOCK N      O_DIRECT, of 4 KiB
+//	mwrite P OFF SIZE SEED  by a shared mapping, as far as the file goes
 //	mkdir P MODE
 //	rmdir P
 //	unlink P
@@ -28,20 +31,29 @@ import (
 //	chmod P MODE
 //	chown P UID GID
 //	utimens P SEC           both times
-//	setx P NAME VALUE
+//	utime P ATIME MTIME     each now, omit or seconds
+//	setx P NAME VALUE [FLAG]  create, replace
 //	rmx P NAME
 //	getx P NAME
 //	listx P
+//	acl P LIST              an access list, see aclOf; dacl P LIST    a default one
+//	rmacl P WHICH           acl or dacl
 //	ls P                    names and types, inode numbers against lstat
 //	stat P
 //	read P
 //	readlink P
 //	holes P                 SEEK_DATA and SEEK_HOLE: what is no data is zeros
-//	open SLOT P HOW         r, w, rw
+//	open SLOT P HOW         r, w, rw, a (append), t (truncate), c (create)
+//	topen SLOT DIR [x]      O_TMPFILE; x: O_EXCL
 //	close SLOT
 //	fread SLOT OFF SIZE     fwrite SLOT OFF SIZE SEED    ftrunc SLOT SIZE
 //	fstat SLOT              fchmod SLOT MODE             flink SLOT P
 //	fls SLOT                fsync SLOT                   fsetx SLOT NAME VALUE
+//	fpunch, fzero, falloc SLOT OFF SIZE                  fchown SLOT UID GID
+//	futime SLOT ATIME MTIME
+//	fdir SLOT               begins to read a directory in pieces; so do, where none did, fsome SLOT, which reads one,
+//	fend SLOT               and this, which reads the rest
+//	as UID UMASK OP...      any of these by somebody else; 0: root, with this umask
 //	remount                 closes everything, unmounts, mounts
 //	swap                    remounts, with the uppers exchanged
 type Op struct {
@@ -80,6 +92,8 @@ var arity = map[string]int{
 	"ls": 1, "stat": 1, "read": 1, "readlink": 1, "holes": 1,
 	"open": 3, "close": 1, "fread": 3, "fwrite": 4, "ftrunc": 2, "fstat": 1, "fchmod": 2, "flink": 2, "fls": 1, "fsync": 1,
 	"fsetx": 3, "remount": 0, "swap": 0,
+	"kzero": 3, "kalloc": 3, "dwrite": 4, "dread": 3, "mwrite": 4, "utime": 3, "acl": 2, "dacl": 2, "rmacl": 2, "topen": 2,
+	"fpunch": 3, "fzero": 3, "falloc": 3, "fchown": 3, "futime": 3, "fdir": 1, "fsome": 1, "fend": 1, "as": 3,
 }
 
 // Case is a stack and what is done to it.

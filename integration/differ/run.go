@@ -208,8 +208,8 @@ func (s *stack) leader() *view {
 // forKernel gives the operation to run on the kernel's overlayfs where that lacks one:
 // RENAME_WHITEOUT, which in a union looks like a rename.
 func forKernel(o Op) Op {
-	if o.Name == "rename" && len(o.Args) > 2 && o.Args[2] == "whiteout" {
-		return Op{Name: o.Name, Args: o.Args[:2]}
+	if n := len(o.Args); n > 2 && o.Args[n-1] == "whiteout" && (o.Name == "rename" || o.Name == "as" && o.Args[2] == "rename") {
+		return Op{Name: o.Name, Args: o.Args[:n-1]}
 	}
 	return o
 }

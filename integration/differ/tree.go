@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -26,7 +27,7 @@ type tree interface {
 	chmod(p string, mode uint32) error
 	chown(p string, uid, gid int) error
 	utimens(p string, ts [2]unix.Timespec) error
-	setxattr(p, name string, val []byte) error
+	setxattr(p, name string, val []byte, flags int) error
 	removexattr(p, name string) error
 	getxattr(p, name string) ([]byte, error)
 	listxattr(p string) ([]string, error)
@@ -41,6 +42,8 @@ type handle interface {
 	stat() (unix.Stat_t, error)
 	truncate(size int64) error
 	chmod(mode uint32) error
+	chown(uid, gid int) error
+	utimens(ts [2]unix.Timespec) error
 	link(p string) error
 	sync() error
 	setxattr(name string, val []byte) error
@@ -48,6 +51,8 @@ type handle interface {
 	seek(off int64, whence int) (int64, error) // SEEK_DATA, SEEK_HOLE
 	copyTo(to handle, off, offTo, size int64) (int, error)
 	entries() ([]dirent, error)
+	some() ([]dirent, error) // a few, from where the last ones ended; none at the end
+	rewind() error           // to the start
 	close() error
 }
 
@@ -122,8 +127,8 @@ func (t sysTree) utimens(p string, ts [2]unix.Timespec) error {
 	})
 }
 
-func (t sysTree) setxattr(p, name string, val []byte) error {
-	return again0(func() error { return unix.Lsetxattr(t.path(p), name, val, 0) })
+func (t sysTree) setxattr(p, name string, val []byte, flags int) error {
+	return again0(func() error { return unix.Lsetxattr(t.path(p), name, val, flags) })
 }
 
 func (t sysTree) removexattr(p, name string) error {
@@ -177,6 +182,20 @@ func (h *sysHandle) chmod(mode uint32) error {
 	return again0(func() error { return unix.Fchmod(h.fd, mode) })
 }
 
+func (h *sysHandle) chown(uid, gid int) error {
+	return again0(func() error { return unix.Fchown(h.fd, uid, gid) })
+}
+
+func (h *sysHandle) utimens(ts [2]unix.Timespec) error {
+	return again0(func() error {
+		_, _, e := unix.Syscall6(unix.SYS_UTIMENSAT, uintptr(h.fd), 0, uintptr(unsafe.Pointer(&ts)), 0, 0, 0)
+		if e != 0 {
+			return e
+		}
+		return nil
+	})
+}
+
 func (h *sysHandle) link(p string) error {
 	return again0(func() error {
 		return unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", h.fd), unix.AT_FDCWD, h.t.path(p), unix.AT_SYMLINK_FOLLOW)
@@ -206,26 +225,44 @@ func (h *sysHandle) entries() ([]dirent, error) {
 		return nil, err
 	}
 	var out []dirent
-	buf := make([]byte, 8<<10)
 	for {
-		n, err := again(func() (int, error) { return unix.Getdents(h.fd, buf) })
+		more, err := h.getdents(8 << 10)
 		if err != nil {
 			return nil, err
 		}
-		if n <= 0 {
+		if len(more) == 0 {
 			return out, nil
 		}
-		for b := buf[:n]; len(b) > 19; {
-			size := int(b[16]) | int(b[17])<<8
-			name, _, _ := strings.Cut(string(b[19:size]), "\x00")
-			ino := uint64(0)
-			for i := range 8 {
-				ino |= uint64(b[i]) << (8 * i)
-			}
-			out = append(out, dirent{name, ino, b[18]})
-			b = b[size:]
-		}
+		out = append(out, more...)
 	}
+}
+
+func (h *sysHandle) some() ([]dirent, error) { return h.getdents(80) }
+
+func (h *sysHandle) rewind() error {
+	_, err := unix.Seek(h.fd, 0, 0)
+	return err
+}
+
+// getdents is getdents64(2) with room for size bytes.
+func (h *sysHandle) getdents(size int) ([]dirent, error) {
+	buf := make([]byte, size)
+	n, err := again(func() (int, error) { return unix.Getdents(h.fd, buf) })
+	if err != nil {
+		return nil, err
+	}
+	var out []dirent
+	for b := buf[:n]; len(b) > 19; {
+		size := int(b[16]) | int(b[17])<<8
+		name, _, _ := strings.Cut(string(b[19:size]), "\x00")
+		ino := uint64(0)
+		for i := range 8 {
+			ino |= uint64(b[i]) << (8 * i)
+		}
+		out = append(out, dirent{name, ino, b[18]})
+		b = b[size:]
+	}
+	return out, nil
 }
 
 func (h *sysHandle) close() error { return unix.Close(h.fd) }

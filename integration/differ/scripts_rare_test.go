@@ -1,0 +1,143 @@
+package differ
+
+// rareScripts are as scripts: what is open, what is seldom done, and who does it.
+var rareScripts = map[string]string{
+	"a file open on its lower one is linked by path": `
+		variant passthrough
+		layer
+			put a 100 277
+		run
+			open 1 a r
+			link a e
+			append a 81 860
+			flink 1 c
+			write c 4096 100 228
+			stat e
+			stat c
+			write e 5000 100 3
+			stat a
+			stat c
+			read c
+			write a 6000 10 4
+			stat c
+			fread 1 0 50`,
+	"a file open on its lower one is linked by descriptor": `
+		variant passthrough
+		layer
+			put a 100 277
+		run
+			open 1 a r
+			flink 1 c
+			write c 4096 100 228
+			stat a
+			write a 8096 100 228
+			stat c
+			read c
+			flink 1 d
+			stat d
+			append c 1 1
+			stat d
+			stat a`,
+	"a file open on its lower one shows what becomes of it": `
+		variant passthrough
+		layer
+			put e 169 450
+		run
+			open 1 e r
+			put e 183 507
+			fstat 1
+			fchmod 1 0600
+			stat e
+			fchmod 1 0640
+			stat e
+			chmod e 0444
+			fstat 1
+			append e 100 1
+			fstat 1
+			close 1
+			stat e
+			chmod e 0400
+			stat e`,
+	"what somebody else may do, and leaves": `
+		variant disk
+		layer
+			chmod . 01777
+			put a 9000 1
+			chmod a 04777
+			put s 9000 1
+			chmod s 02777
+			mkdir d 0777
+			chmod d 02777
+			dacl d u=7,u1000=0,g=7,g2=5,m=7,o=5
+			acl a u=7,u1001=6,g=4,m=6,o=0
+		run
+			as 1001 022 open 0 s rw
+			as 1001 022 fwrite 0 5000 100 2
+			fstat 0
+			as 1000 077 create d/f 0666
+			as 1001 077 create d/g 0666
+			as 1001 000 mkdir d/h 0777
+			as 1001 022 tmpfile d d/i 100 3
+			as 1000 022 read d/g
+			as 1002 022 unlink a
+			as 1001 022 write a 100 10 3
+			as 1001 022 chmod a 0644
+			as 1002 022 rename a b
+			as 1002 022 chown d/f 1002 2
+			as 1001 022 setx a user.x v
+			as 1001 022 listx a
+			as 1001 022 utime d/g now omit
+			as 1002 022 utime d/g 5 5
+			as 1000 022 rmtree d
+			as 0 077 put u 5 5
+			as 0 002 mkdir v 0777
+			stat u
+			stat v`,
+	"what is seldom done": `
+		variant disk
+		layer
+			put a 20000 1
+			mkdir d 0755
+			put d/a 1 1
+			put d/b 1 1
+			put d/c 1 1
+			mkdir d/e 0755
+		run
+			mwrite a 5000 100 3
+			dwrite a 4 1 7
+			dread a 3 2
+			kalloc a 30000 5000
+			kzero a 19000 4000
+			read a
+			open 0 d r
+			fsome 0
+			unlink d/b
+			create d/x 0644
+			rename d/a d/y
+			fsome 0
+			fend 0
+			topen 1 d
+			fwrite 1 0 100 3
+			flink 1 d/t
+			topen 2 d x
+			flink 2 d/u
+			setx a user.x v create
+			setx a user.x v create
+			setx a user.y v replace
+			utime a omit 5
+			utime d/t now omit
+			open 3 a a
+			fwrite 3 0 5 5
+			fpunch 3 0 4096
+			fzero 3 4096 4096
+			falloc 3 40000 4096
+			fchown 3 1000 1
+			futime 3 omit 7
+			read a
+			stat a
+			open 3 q c
+			unlink q
+			fwrite 3 0 5 5
+			fchown 3 1000 1
+			fstat 3`,
+}
