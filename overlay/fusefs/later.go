@@ -1,6 +1,7 @@
 package fusefs
 
 import (
+	"runtime/debug"
 	"sync"
 	"unsafe"
 
@@ -43,7 +44,7 @@ func (c *conn) later(r *request, f func(cancel <-chan struct{}) unix.Errno) unix
 	r.silent = true
 	go func() {
 		defer l.wg.Done()
-		e := f(cancel)
+		e := c.guarded(func() unix.Errno { return f(cancel) })
 		c.mu.Lock()
 		delete(l.waiting, unique)
 		c.mu.Unlock()
@@ -51,6 +52,17 @@ func (c *conn) later(r *request, f func(cancel <-chan struct{}) unix.Errno) unix
 		_ = sysWrite(c.fd, unsafe.Slice((*byte)(unsafe.Pointer(&h)), outHeaderSize)) // ENOENT: the caller is gone
 	}()
 	return 0
+}
+
+// guarded runs a part of a request that has a goroutine of its own: a panic is that request's EIO here, too.
+func (c *conn) guarded(f func() unix.Errno) (e unix.Errno) {
+	defer func() {
+		if p := recover(); p != nil {
+			c.logf("%v\n%s", p, debug.Stack())
+			e = unix.EIO
+		}
+	}()
+	return f()
 }
 
 // afterwards runs f when the handler need not wait for it: what it asks of the kernel may wait for the handler's answer.
