@@ -60,7 +60,7 @@ func lookup(dir, p string, ns whiteout.Namespace) (m Meta, found, last bool) {
 		}
 		if v, err := layer.GetxattrAll(fd, "", attr); err == nil {
 			if m.Xattrs == nil {
-				m.Xattrs = map[string][]byte{}
+				m.Xattrs = Keys[[]byte]{}
 			}
 			m.Xattrs[key] = v
 		}

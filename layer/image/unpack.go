@@ -18,11 +18,11 @@ import (
 
 // Meta is what a directory is given that the archive mentions only by what is in it.
 type Meta struct {
-	Mode   uint32            `json:"mode"` // permission, set-id and sticky bits
-	UID    int               `json:"uid"`
-	GID    int               `json:"gid"`
-	Mtime  int64             `json:"mtime"` // nanoseconds since 1970
-	Xattrs map[string][]byte `json:"xattrs,omitempty"`
+	Mode   uint32       `json:"mode"` // permission, set-id and sticky bits
+	UID    int          `json:"uid"`
+	GID    int          `json:"gid"`
+	Mtime  int64        `json:"mtime"` // nanoseconds since 1970
+	Xattrs Keys[[]byte] `json:"xattrs,omitempty"`
 }
 
 // PlainDir is what a directory is given of which nobody says anything.
@@ -51,8 +51,8 @@ type Unpacked struct {
 	Size    int64 // of all files' contents, in bytes
 	Files   int64 // entries
 	Notes   []string
-	Opaque  bool            // nothing beneath the layer is seen, at all
-	Implied map[string]Meta // directories made because something in them was mentioned
+	Opaque  bool       // nothing beneath the layer is seen, at all
+	Implied Keys[Meta] // directories made because something in them was mentioned
 }
 
 const (
@@ -66,7 +66,7 @@ const (
 func Unpack(ctx context.Context, archive io.Reader, root int, recipe io.Writer, o UnpackOptions) (*Unpacked, error) {
 	rec := newRecorder(ctx, archive, recipe)
 	u := &unpacker{UnpackOptions: o, rec: rec, tar: tar.NewReader(rec), root: root, buf: make([]byte, copyBuffer)}
-	u.out.Implied = map[string]Meta{}
+	u.out.Implied = Keys[Meta]{}
 	defer u.cur.close()
 	for {
 		h, err := u.tar.Next()

@@ -32,7 +32,7 @@ type layerRecord struct {
 	// Implied are directories that the archive does not mention but has files in, with what
 	// they were given: what the layers beneath had. Over other layers the same archive
 	// may have to be unpacked again, to NAME.1 and so on.
-	Implied map[string]image.Meta `json:"implied,omitempty"`
+	Implied image.Keys[image.Meta] `json:"implied,omitempty"`
 }
 
 // layerName checks the name of a directory in layers/.

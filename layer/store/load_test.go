@@ -282,6 +282,28 @@ func TestImpliedDirectories(t *testing.T) {
 	}
 }
 
+// Names need not be text: what a directory was given is found again, and the layer is not unpacked anew each time.
+func TestImpliedDirectoriesThatAreNoText(t *testing.T) {
+	s := open(t)
+	path := tempDir(t)
+	imagetest.WriteLayout(t, path, &imagetest.Image{Name: "odd:v1", Layers: [][]imagetest.Entry{
+		imagetest.Tree("d \xe4\nm \xe4 750\nx \xe4 user.\xfc 1\nd \"\nm \" 700"), imagetest.Tree("f \xe4/data x\nf \"/data y")}})
+	for range 3 {
+		got, err := load(t.Context(), s, path, image.OpenOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, want := range map[string]os.FileMode{"\xe4": 0o750, `"`: 0o700} {
+			if st, err := os.Stat(filepath.Join(got[0].LayerDirs()[0], name)); err != nil || st.Mode().Perm() != want {
+				t.Errorf("%q: %v", name, err)
+			}
+		}
+	}
+	if names, err := s.layerNames(); err != nil || len(names) != 2 {
+		t.Errorf("layers %q, %v", names, err)
+	}
+}
+
 // An opaque root hides all layers beneath.
 func TestOpaqueRoot(t *testing.T) {
 	s := open(t)
