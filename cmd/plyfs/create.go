@@ -122,6 +122,13 @@ func (o *containerFlags) create(s *store.Store, image string, args []string) (*s
 	if err != nil {
 		return nil, err
 	}
+	said := [][]string{args, given, o.labels, {o.dir, o.user, o.hostname, o.entrypoint}}
+	for _, m := range o.mounts {
+		said = append(said, []string{m.Source, m.Target})
+	}
+	if err := areText(said...); err != nil {
+		return nil, err
+	}
 	if o.stopSignal != "" {
 		if _, err := keeper.ParseSignal(o.stopSignal); err != nil {
 			return nil, err

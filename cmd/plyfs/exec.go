@@ -45,6 +45,9 @@ func runExec(c *command, args []string) error {
 	if err != nil {
 		return ours(err)
 	}
+	if err := areText(f.Args()[1:], given, []string{*dir, *user}); err != nil {
+		return ours(err)
+	}
 	spec := &cell.Spec{Args: f.Args()[1:], Env: box.Env, Dir: box.Dir, User: box.User, Terminal: *terminal}
 	if *terminal {
 		spec.Env = mergeEnv(spec.Env, []string{"TERM=xterm"})

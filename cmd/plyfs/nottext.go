@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"slices"
+	"unicode/utf8"
 
 	"github.com/plyfs/plyfs/layer"
 )
@@ -24,6 +26,17 @@ func restore(name *string, b []byte) {
 	if b != nil {
 		*name = string(b)
 	}
+}
+
+// areText refuses what would be something else in the record of a container, and on its way to whoever runs a command:
+// both are JSON. The first that is not UTF-8 is named.
+func areText(lists ...[]string) error {
+	for _, s := range slices.Concat(lists...) {
+		if !utf8.ValidString(s) {
+			return usagef("%s: no UTF-8, which is all that a container's record can hold", oneLine(s))
+		}
+	}
+	return nil
 }
 
 type (

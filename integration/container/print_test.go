@@ -2,10 +2,13 @@ package container
 
 import (
 	"encoding/json"
+	"os"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/plyfs/plyfs/integration/harness"
 )
 
 // What prints names prints JSON, too: a container or volume that was made as an object, what several were asked for as
@@ -101,4 +104,30 @@ func TestPsOfAMovedName(t *testing.T) {
 	if got := image(); got == "app:v1" || !strings.Contains(id, got) {
 		t.Errorf("after a commit to its name the image is %q", got)
 	}
+}
+
+// What a record of JSON would make something else of is refused, and not run as that.
+func TestArgumentsThatAreNoText(t *testing.T) {
+	c := store(t)
+	odd := harness.Dir(t) + "/src\xff"
+	if err := os.Mkdir(odd, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	c.Do("run", "-d", "--name", "box", "app:v1", "sh", "-c", "sleep 1000")
+	for _, args := range [][]string{
+		{"run", "--rm", "app:v1", "ls", "a\xffb"},
+		{"run", "--rm", "-e", "V=\xff", "app:v1", "true"},
+		{"run", "--rm", "-v", odd + ":/m", "app:v1", "true"},
+		{"create", "--tmpfs", "/m\xff", "app:v1", "true"},
+		{"create", "-w", "/m\xff", "app:v1", "true"},
+		{"create", "-l", "k=\xff", "app:v1", "true"},
+		{"exec", "box", "ls", "a\xffb"},
+		{"exec", "-e", "V=\xff", "box", "true"},
+	} {
+		c.Fails(`\xff`, args...)
+		c.Fails("no UTF-8", args...)
+	}
+	c.Want("\u00e4\n", "exec", "box", "sh", "-c", "echo $0", "\u00e4")
+	c.Do("rm", "-f", "box")
+	c.Want("", "ps", "-aq")
 }
