@@ -28,12 +28,16 @@
 //	  └─► directory.names     (the names of one directory: writers change them, lookups read;
 //	        │                  of two, the ancestor first, else that of the old name)
 //	        ├─► directory.building   (the list of names is being read)
+//	        ├─► nameIndex.mu   (a leaf: that list by name is being made)
+//	        ├─► indexes.mu     (a leaf: which directories have such a list)
+//	        ├─► whiteouts.mu   (the whiteout that others are links of)
 //	        └─► Node.mu       (where the object is; of two, the lower number first)
 //	              ├─► table.mu       (a leaf: nodes by number, children, references)
 //	              ├─► files.mu       (a leaf: cached descriptors)
 //	              └─► layer's locks  (see package layer)
 //
 //	flights.mu                (a leaf: copy-ups under way)
+//	settling.mu               (a leaf: how far completing files has come)
 //
 // A copy-up begins with no lock held: it joins or opens a flight, makes the parents exist, stages the
 // copy, and only then takes Node.mu to give it its name. If the node was renamed meanwhile it

@@ -44,9 +44,16 @@
 //	  └─► table.mu
 //
 //	inode.mu     (descriptors of an open file; held while one is opened)
+//	  ├─► source.mu
 //	  └─► inode.opening
 //
-//	lockTable.mu, fileLocks.mu (POSIX and BSD locks; leaves, but for the system call that tries)
+//	fileLocks.mu (POSIX and BSD locks of one file; held while it is opened for a new owner, and while the
+//	  │           system call tries)
+//	  ├─► source.mu
+//	  └─► inode.opening
+//
+//	lockTable.mu (which files have locks; a leaf)
+//	Union.devMu  (numbers of the filesystems; a leaf)
 //
 //	table.mu     (nodes, places, references, the list of descriptors; a leaf)
 package graft
