@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -252,11 +253,16 @@ func (u *Union) glance(s *source, a *overlay.Attr) error {
 	now := new(overlay.Attr)
 	if s.late.Load() == 0 {
 		go func() {
-			err := u.getattr(s.root, now)
-			if err == nil {
+			var err error = unix.EIO
+			defer func() {
+				if p := recover(); p != nil { // the lookup's error, as a panic in it would be, and not the end of the mount
+					u.logf("%s %s: %v\n%s", s.spec.Kind, s.path, p, debug.Stack())
+				}
+				answer <- err
+			}()
+			if err = u.getattr(s.root, now); err == nil {
 				s.seen.Store(now)
 			}
-			answer <- err
 		}()
 		timer := time.NewTimer(patience)
 		defer timer.Stop()
