@@ -142,7 +142,7 @@ func (p *Process) run(cmd *exec.Cmd, started chan<- error) {
 		p.pidfd = os.NewFile(uintptr(pidfd), "pidfd")
 	}
 	started <- nil
-	_ = cmd.Wait()
+	p.err = cmd.Wait() // of one that has ended its state says more
 	p.state = cmd.ProcessState
 	close(p.done)
 }
