@@ -63,6 +63,13 @@ func (fs *FS) change(c *Caller, p pin, n *Node, s *SetAttr) error {
 		}
 		return fs.changeTimes(p, s)
 	}
+	var st Attr
+	kills := s.Mask&KillPriv != 0 && s.Mask&(SetSize|SetMode) == 0 && !n.isDir()
+	if kills {
+		if err := layer.Stat(p.fd, p.name, &st); err != nil {
+			return err
+		}
+	}
 	killed := false // by chown(2), as here
 	if s.Mask&(SetUID|SetGID) != 0 {
 		var err error
@@ -74,12 +81,16 @@ func (fs *FS) change(c *Caller, p pin, n *Node, s *SetAttr) error {
 		if err := layer.Chmod(p.fd, p.name, s.Mode&0o7777); err != nil {
 			return err
 		}
-	} else if s.Mask&KillPriv != 0 && s.Mask&SetSize == 0 && !killed {
-		var st Attr
-		if err := layer.Stat(p.fd, p.name, &st); err != nil {
-			return err
+	} else if kills {
+		// Of the bits chown(2) leaves the one that belongs to a group which may not execute the file: to this process.
+		m, left := fs.killSetID(c, uint32(st.Mode), st.Gid), uint32(st.Mode)&0o7777
+		if killed {
+			left &^= unix.S_ISUID
+			if left&0o010 != 0 {
+				left &^= unix.S_ISGID
+			}
 		}
-		if m := fs.killSetID(c, uint32(st.Mode), st.Gid); m != uint32(st.Mode)&0o7777 && !n.isDir() {
+		if m != left {
 			if err := layer.Chmod(p.fd, p.name, m); err != nil {
 				return err
 			}

@@ -140,4 +140,21 @@ var rareScripts = map[string]string{
 			fwrite 3 0 5 5
 			fchown 3 1000 1
 			fstat 3`,
+	"a set-group-id bit without execution, and who gives a group": `
+		variant disk
+		layer
+			create a 02644
+			create b 02644
+			chown b 1002 0
+		run
+			chmod a 02644
+			chown a 1002 0
+			stat a
+			as 1002 022 chown a 1002 2
+			stat a
+			chmod b 02644
+			chown b 1002 2
+			stat b
+			as 1002 022 chown b 1002 2
+			stat b`,
 }
