@@ -88,10 +88,10 @@ func (fs *FS) Outdated(n *Node) bool {
 	return n.x == nil || n.x.dataDir == nil
 }
 
-// Aliased says that n is of a lower layer and has several names. The kernel would know a node that is replaced by
+// Aliased says that the data of n is a lower layer's and n has several names. The kernel would know a node that is replaced by
 // [FS.Renew] by the others still, and show there what was before.
 func (fs *FS) Aliased(n *Node) bool {
-	if n.upper.Load() {
+	if fs.Outdated(n) {
 		return false
 	}
 	fs.nodes.mu.Lock()

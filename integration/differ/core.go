@@ -1,6 +1,7 @@
 package differ
 
 import (
+	"os"
 	"path"
 	"strings"
 
@@ -24,7 +25,7 @@ func newCoreTree(cfg overlay.Config) (*coreTree, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &coreTree{fs: fs, dead: map[*overlay.Node]bool{}}, nil
+	return &coreTree{fs: fs, caller: overlay.Caller{PID: uint32(os.Getpid())}, dead: map[*overlay.Node]bool{}}, nil
 }
 
 func errno(err error) error {
@@ -166,6 +167,9 @@ func (t *coreTree) mayOpen(n *overlay.Node, flags int) error {
 		return unix.EEXIST
 	}
 	write := flags&unix.O_ACCMODE != unix.O_RDONLY
+	if n.Mode() == unix.S_IFDIR && !write && flags&unix.O_DIRECT != 0 {
+		return unix.EINVAL
+	}
 	switch n.Mode() {
 	case unix.S_IFLNK:
 		if flags&unix.O_DIRECTORY != 0 {
@@ -223,6 +227,9 @@ func (t *coreTree) set(p string, s *overlay.SetAttr) error {
 				return unix.ENOENT // of its target
 			}
 		}
+		if n.Mode() == unix.S_IFDIR && s.Mask&overlay.SetSize != 0 {
+			return unix.EISDIR
+		}
 		return t.setNode(n, s)
 	})
 }
@@ -268,8 +275,7 @@ func (t *coreTree) chown(p string, uid, gid int) error {
 
 func (t *coreTree) utimens(p string, ts [2]unix.Timespec) error {
 	if ts[0].Nsec == unix.UTIME_OMIT && ts[1].Nsec == unix.UTIME_OMIT {
-		_, err := t.lstat(p)
-		return err
+		return nil // not even looked for
 	}
 	return t.set(p, setTimes(ts))
 }

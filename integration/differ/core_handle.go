@@ -39,6 +39,9 @@ func (h *coreHandle) pwrite(b []byte, off int64) (int, error) {
 	if err := h.may(true); err != nil {
 		return 0, err
 	}
+	if err := h.t.fs.MayOpen(h.n, uint32(h.flags&^unix.O_TRUNC)); err != nil { // asked at each write
+		return 0, errno(err)
+	}
 	if h.flags&unix.O_APPEND != 0 { // whatever the offset (pwrite(2))
 		st, err := h.stat()
 		if err != nil {

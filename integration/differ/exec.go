@@ -25,6 +25,7 @@ type view struct {
 	parts   bool // copy-up parts hard links
 	user    bool // marks in user. attributes
 	noTimes bool // of files
+	ownTime bool // the kernel sets times by itself (writeback)
 	trades  bool // to trade places sets the time of a directory
 	// odd are paths where the kernel disagreed with itself when it had this upper.
 	odd map[string]bool
@@ -133,7 +134,7 @@ func (v *view) closeSlots() {
 
 func (v *view) do(o Op) (string, error) {
 	a := o.Args
-	if strings.HasPrefix(o.Name, "f") {
+	if strings.HasPrefix(o.Name, "f") && o.Name != "flags" {
 		h := v.slots[a[0]]
 		if h == nil {
 			return "", unix.EBADF
@@ -181,6 +182,11 @@ func (v *view) do(o Op) (string, error) {
 		return "", v.fallocate(a, unix.FALLOC_FL_ZERO_RANGE|unix.FALLOC_FL_KEEP_SIZE)
 	case "kalloc":
 		return "", v.fallocate(a, unix.FALLOC_FL_KEEP_SIZE)
+	case "chattr":
+		v.closeSlots() // where the kernel asks at open(2), plyfs asks at each write
+		return "", v.setFlags(a[0], a[1])
+	case "flags":
+		return v.flagsOf(a[0])
 	case "dwrite":
 		return "", v.directWrite(a[0], num(a[1]), num(a[2]), num(a[3]))
 	case "dread":
@@ -281,7 +287,7 @@ func (v *view) doPath(name string, a []string) (string, error) {
 }
 
 func (v *view) fallocate(a []string, mode uint32) error {
-	return v.with(a[0], unix.O_WRONLY, func(h handle) error { return h.fallocate(mode, num(a[1]), num(a[2])) })
+	return v.with(a[0], unix.O_WRONLY, func(h handle) error { return v.allocate(h, mode, a) })
 }
 
 func (v *view) copy(a []string) error {

@@ -39,11 +39,11 @@ func (v *view) doSlot(name string, h handle, a []string) (string, error) {
 	case "ftrunc":
 		return "", h.truncate(num(a[1]))
 	case "fpunch":
-		return "", h.fallocate(unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, num(a[1]), num(a[2]))
+		return "", v.allocate(h, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, a)
 	case "fzero":
-		return "", h.fallocate(unix.FALLOC_FL_ZERO_RANGE, num(a[1]), num(a[2]))
+		return "", v.allocate(h, unix.FALLOC_FL_ZERO_RANGE, a)
 	case "falloc":
-		return "", h.fallocate(0, num(a[1]), num(a[2]))
+		return "", v.allocate(h, 0, a)
 	case "fstat":
 		st, err := h.stat()
 		if err != nil {

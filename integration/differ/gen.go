@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -25,6 +26,7 @@ type generator struct {
 	odd       int   // and on what is rare
 	everybody int   // and not by root with the usual umask
 	users     bool  // but by others, too
+	flags     bool  // chattr
 	v         *view // that was scanned
 }
 
@@ -293,7 +295,8 @@ type Only struct {
 // Fuzz makes up the case of a seed and runs it.
 func Fuzz(parent string, seed uint64, only Only) (*Finding, error) {
 	r := rand.New(rand.NewPCG(seed, 0))
-	all := []string{"default", "default", "default", "uncached", "disk", "range", "range", "metacopy", "metacopy", "userxattr", "noindex", "mixed", "moves", "bare", "shared"}
+	all := []string{"default", "default", "default", "uncached", "disk", "range", "range", "metacopy", "metacopy", "userxattr", "noindex", "mixed", "moves", "bare", "shared",
+		"passthrough", "writeback", "range-writeback", "range-pass", "range-shared", "range-metacopy", "metacopy-pass", "noindex-pass", "userxattr-pass", "mixed-pass", "mixed-range"}
 	variant := all[r.IntN(len(all))]
 	if only.Variant != "" {
 		variant = only.Variant
@@ -313,7 +316,7 @@ func Fuzz(parent string, seed uint64, only Only) (*Finding, error) {
 	if only.On != "" {
 		on = only.On
 	}
-	partly := variant == "range" || variant == "metacopy" // files are
+	partly := strings.Contains(variant, "range") || strings.Contains(variant, "metacopy") // files are
 	g := &generator{r: r, big: partly, user: v.config.UserXattr == overlay.On, private: r.IntN(4) == 0, often: 5}
 	if partly {
 		g.often = 60
@@ -321,6 +324,8 @@ func Fuzz(parent string, seed uint64, only Only) (*Finding, error) {
 	g.odd = []int{0, 10, 40}[r.IntN(3)]
 	g.everybody = []int{0, 10, 50}[r.IntN(3)]
 	g.users = fuse
+	// With writeback it is the flush that fails.
+	g.flags = r.IntN(4) == 0 && !strings.Contains(variant, "writeback")
 	layers := make([]next, 1+r.IntN(4))
 	for i := range layers {
 		layers[i] = g.layer(5 + r.IntN(30))

@@ -12,6 +12,12 @@ var lists = []string{"u=7,u1001=6,g=4,m=6,o=0", "u=6,g=4,o=4", "u=7,u1000=0,g=7,
 // rare makes up an operation of a kind that programs seldom use.
 func (g *generator) rare() Op {
 	r := g.r
+	if g.flags && r.IntN(5) == 0 {
+		if r.IntN(3) == 0 {
+			return op("flags", g.any())
+		}
+		return op("chattr", g.any(), g.pick([]string{"i", "a", "A", "-", "-", "-", "ia"}))
+	}
 	switch n := r.IntN(100); {
 	case n < 8:
 		return op([]string{"kzero", "kalloc"}[r.IntN(2)], g.file(), r.IntN(12000), 1+r.IntN(9000))

@@ -36,6 +36,7 @@ import (
 //	rmx P NAME
 //	getx P NAME
 //	listx P
+//	chattr P LETTERS        has these of i, a, A, and not the others; - for none      flags P
 //	acl P LIST              an access list, see aclOf; dacl P LIST    a default one
 //	rmacl P WHICH           acl or dacl
 //	ls P                    names and types, inode numbers against lstat
@@ -94,6 +95,7 @@ var arity = map[string]int{
 	"fsetx": 3, "remount": 0, "swap": 0,
 	"kzero": 3, "kalloc": 3, "dwrite": 4, "dread": 3, "mwrite": 4, "utime": 3, "acl": 2, "dacl": 2, "rmacl": 2, "topen": 2,
 	"fpunch": 3, "fzero": 3, "falloc": 3, "fchown": 3, "futime": 3, "fdir": 1, "fsome": 1, "fend": 1, "as": 3,
+	"chattr": 2, "flags": 1,
 }
 
 // Case is a stack and what is done to it.

@@ -157,4 +157,60 @@ var rareScripts = map[string]string{
 			stat b
 			as 1002 022 chown b 1002 2
 			stat b`,
+	"the names of a file whose attributes were copied up": `
+		variant metacopy-pass
+		layer
+			put c 54 545
+			link c d
+			link c e
+		run
+			chmod c 0600
+			open 0 c r
+			append e 10 1
+			stat d
+			stat c
+			read d
+			stat e
+			fread 0 0 100
+			fstat 0`,
+	"what nobody may change": `
+		variant disk
+		layer
+			put a 100 1
+			put b 100 1
+			mkdir d 0755
+			create d/f 0644
+			chattr b i
+		run
+			chattr a a
+			append a 10 1
+			write a 0 10 2
+			dwrite a 1 1 3
+			trunc a 0
+			flags a
+			flags b
+			write b 0 10 1
+			unlink b
+			chattr d a
+			create d/g 0644
+			unlink d/f
+			rename d/f d/h
+			chattr d i
+			create d/i 0644
+			remount
+			flags d
+			append a 10 1
+			chattr b -
+			write b 0 10 1
+			utime e omit omit`,
+	"the time after fallocate, with writeback": `
+		variant writeback
+		on tmpfs
+		layer
+			put d 10 964
+			put e 10 964
+		run
+			kzero d 3622 7956
+			open 0 e w
+			fpunch 0 3622 7956`,
 }

@@ -44,6 +44,17 @@ var variants = map[string]*variant{
 
 	"passthrough": {kernel: "redirect_dir=on,index=on,xino=off", fs: "tmpfs", mode: "passthrough"},
 	"shared":      {kernel: "redirect_dir=on,index=on,xino=off", fs: "tmpfs", mode: "shared"},
+
+	"writeback":       {kernel: "redirect_dir=on,index=on,xino=off", plyfs: []string{"-o", "writeback=1"}, mode: "cached"},
+	"range-writeback": {kernel: "redirect_dir=on,index=on,xino=off", plyfs: []string{"-o", "writeback=1", "--threshold", "4k"}, mode: "cached"},
+	"range-pass":      {kernel: "redirect_dir=on,index=on,xino=off", plyfs: []string{"--threshold", "4k"}, mode: "passthrough"},
+	"range-shared":    {kernel: "redirect_dir=on,index=on,xino=off", plyfs: []string{"--threshold", "4k"}, mode: "shared"},
+	"range-metacopy":  {kernel: "redirect_dir=on,index=on,xino=off,metacopy=on", plyfs: []string{"--threshold", "4k", "-o", "metacopy=on"}, config: overlay.Config{Threshold: 4096, Metacopy: overlay.On}},
+	"metacopy-pass":   {kernel: "redirect_dir=on,index=on,xino=off,metacopy=on", plyfs: []string{"-o", "metacopy=on"}, config: overlay.Config{Metacopy: overlay.On}, mode: "passthrough"},
+	"noindex-pass":    {kernel: "redirect_dir=on,index=off,xino=off", plyfs: []string{"-o", "index=off"}, config: overlay.Config{Index: overlay.Off}, mode: "passthrough"},
+	"userxattr-pass":  {kernel: "userxattr,index=on,xino=off", plyfs: []string{"-o", "userxattr,redirect_dir=off"}, config: overlay.Config{UserXattr: overlay.On, Redirect: overlay.Off}, fs: "tmpfs", mode: "passthrough"},
+	"mixed-pass":      {kernel: "redirect_dir=on,index=on,xino=on", fs: "tmpfs", mixed: true, mode: "passthrough"},
+	"mixed-range":     {kernel: "redirect_dir=on,index=on,xino=on", plyfs: []string{"--threshold", "4k"}, config: overlay.Config{Threshold: 4096}, mixed: true},
 }
 
 // stack is a case being run: directories and mounts.
@@ -181,6 +192,7 @@ func (s *stack) newView(t tree) view {
 	v := newView(t, s.now)
 	v.noTimes = s.v.config.Metacopy == overlay.On
 	v.user = s.v.config.UserXattr == overlay.On
+	v.ownTime = strings.Contains(s.c.Variant, "writeback")
 	v.trades = s.c.on() == "xfs"
 	v.parts = s.v.parts || s.v.config.Index == overlay.Off
 	return v
@@ -314,5 +326,6 @@ func (s *stack) close() {
 		}
 	}
 	harness.Unmount(s.dir)
+	_ = exec.Command("chattr", "-R", "-f", "-i", "-a", s.dir).Run()
 	_ = exec.Command("rm", "-rf", s.dir).Run()
 }
