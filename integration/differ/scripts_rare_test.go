@@ -213,4 +213,19 @@ var rareScripts = map[string]string{
 			kzero d 3622 7956
 			open 0 e w
 			fpunch 0 3622 7956`,
+	"the number of a file that parts from its other names when it is opened": `
+		variant noindex-pass
+		on xfs
+		layer
+			symlink z/y e
+			mkdir a 0000
+			mkdir a/e 0444
+			create a/e/a 0600
+			link a/e/a a/e/d
+			mkdir b 02755
+		run
+			rename a b/c
+			rename b/c/e b/c/d
+			open 2 b/c/d/d rw
+			stat b/c/d/d`,
 }

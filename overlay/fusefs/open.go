@@ -144,7 +144,12 @@ func (f *openFiles[N]) how(r *request, n N, flags uint32, keep, direct bool, o *
 		// Not with the lock: with write this may copy the whole file, and its readers
 		// go on meanwhile.
 		h.mu.Unlock()
+		lower := write && !f.outdated(n)
 		fd, upper, release, err := f.s.fs.Backing(&r.caller, n, write)
+		if lower && f.outdated(n) {
+			// Copied up: without an index a file with other names has a number of its own now.
+			_ = f.s.conn.invalInode(id, -1, 0)
+		}
 		h.mu.Lock()
 		switch {
 		case !write && errors.Is(err, unix.ENOSPC):
