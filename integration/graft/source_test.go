@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -218,4 +219,31 @@ func TestSourceGlusterFSReal(t *testing.T) {
 	if strings.Count(log, "the source is gone") != 1 || strings.Count(log, "the source is back") != 1 {
 		t.Errorf("the log does not say once that it went and came back:\n%s", log)
 	}
+}
+
+// The set-group-id bit of a file that its group may not execute goes with a change of owner by somebody who is not in the
+// group, and stays with one by root.
+func TestBindSetGroupID(t *testing.T) {
+	harness.NeedRoot(t)
+	l := harness.NewLayers(t, graftImage)
+	src := source(t, l, "src", "f file x")
+	m := l.Plyfs(t, "--bind", src+":/data")
+	path := m.Path("data/file")
+	mode := func(what string, want uint32) {
+		t.Helper()
+		var st unix.Stat_t
+		if err := unix.Stat(src+"/file", &st); err != nil || st.Mode&0o7777 != want {
+			t.Errorf("%s: mode %o, want %o (%v)", what, st.Mode&0o7777, want, err)
+		}
+	}
+	for _, err := range []error{os.Chmod(l.Root, 0o755), os.Chmod(filepath.Dir(l.Root), 0o755), unix.Chmod(path, 0o2644), os.Chown(path, harness.UserID, 0)} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	mode("root gives it away", 0o2644)
+	if out, err := harness.AsUser("/", "chgrp", strconv.Itoa(harness.UserID), path).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	mode("its owner takes it to his group", 0o644)
 }

@@ -65,6 +65,13 @@ func (u *Union) Setattr(c *overlay.Caller, n Node, s *overlay.SetAttr, a *overla
 // change applies everything but the size. Owner before mode: a change of owner takes set-id
 // bits away.
 func (u *Union) change(c *overlay.Caller, g *inode, fd int, s *overlay.SetAttr) error {
+	var was overlay.Attr
+	kills := s.Mask&overlay.KillPriv != 0 && s.Mask&overlay.SetSize == 0
+	if kills {
+		if err := layer.Stat(fd, "", &was); err != nil {
+			return err
+		}
+	}
 	if s.Mask&(overlay.SetUID|overlay.SetGID) != 0 {
 		uid, gid := -1, -1
 		if s.Mask&overlay.SetUID != 0 {
@@ -86,8 +93,8 @@ func (u *Union) change(c *overlay.Caller, g *inode, fd int, s *overlay.SetAttr) 
 			}
 			return err
 		}
-	case s.Mask&overlay.KillPriv != 0 && s.Mask&overlay.SetSize == 0:
-		if err := killSetID(c, fd, g.typ); err != nil {
+	case kills:
+		if err := dropSetID(c, fd, g.typ, was.Gid); err != nil {
 			return err
 		}
 	}
@@ -115,9 +122,18 @@ func killSetID(c *overlay.Caller, fd int, typ uint32) error {
 	if err := layer.Stat(fd, "", &st); err != nil {
 		return err
 	}
+	return dropSetID(c, fd, typ, st.Gid)
+}
+
+// dropSetID is killSetID for a file that had the group gid before the change.
+func dropSetID(c *overlay.Caller, fd int, typ, gid uint32) error {
+	var st overlay.Attr
+	if err := layer.Stat(fd, "", &st); err != nil {
+		return err
+	}
 	mode := uint32(st.Mode) & 0o7777
 	m := mode &^ unix.S_ISUID
-	if m&unix.S_ISGID != 0 && (m&0o010 != 0 || !c.InGroup(st.Gid)) {
+	if m&unix.S_ISGID != 0 && (m&0o010 != 0 || !c.InGroup(gid) && !c.Capable(unix.CAP_FSETID)) {
 		m &^= unix.S_ISGID
 	}
 	if m == mode || typ == unix.S_IFDIR {
