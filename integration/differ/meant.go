@@ -146,6 +146,17 @@ func (s *stack) dropWithoutOrigin(inos map[string]uint64, types map[string]uint3
 	}
 }
 
+// dropParted takes away the numbers of files that parted from their other names and now have their own: the kernel may
+// have kept the one from before, see mayDiffer.
+func (s *stack) dropParted(inos map[string]uint64, types map[string]uint32, now map[string]uint64) {
+	for p := range inos {
+		var st unix.Stat_t
+		if s.v.config.Index == overlay.Off && types[p] != unix.S_IFDIR && unix.Lstat(filepath.Join(s.plyfs.upper, p), &st) == nil && st.Ino == now[p] {
+			delete(inos, p)
+		}
+	}
+}
+
 // named says whether some path at or below p is the inode ino.
 func (v *view) named(p string, ino uint64) bool {
 	ents, _ := v.entries(p)

@@ -254,6 +254,7 @@ func (s *stack) again(swap bool) string {
 		s.dropOwnNumbers(before)
 	}
 	s.dropWithoutOrigin(before, p.Types)
+	s.dropParted(before, p.Types, p2.Inos)
 	if d := diffInos(before, p2.Inos); d != "" {
 		return "plyfs inodes:\n" + d
 	}

@@ -228,4 +228,17 @@ var rareScripts = map[string]string{
 			rename b/c/e b/c/d
 			open 2 b/c/d/d rw
 			stat b/c/d/d`,
+	"the number of a link that parts when an attribute is set": `
+		variant noindex
+		on xfs
+		layer
+			mkdir b 0444
+			mkdir e 0755
+			symlink ../z e/d
+			link e/d c
+		layer
+			rename e b/e
+		run
+			setx b/e/d security.s x192 replace
+			setx c security.s x192`,
 }
