@@ -287,7 +287,11 @@ func (v *view) doPath(name string, a []string) (string, error) {
 }
 
 func (v *view) fallocate(a []string, mode uint32) error {
-	return v.with(a[0], unix.O_WRONLY, func(h handle) error { return v.allocate(h, mode, a) })
+	how := unix.O_WRONLY
+	if mode&^unix.FALLOC_FL_KEEP_SIZE == 0 {
+		how |= unix.O_APPEND // as an append-only file wants it: where plyfs is not asked at open(2) it lets this through
+	}
+	return v.with(a[0], how, func(h handle) error { return v.allocate(h, mode, a) })
 }
 
 func (v *view) copy(a []string) error {

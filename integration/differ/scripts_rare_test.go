@@ -186,6 +186,8 @@ var rareScripts = map[string]string{
 			append a 10 1
 			write a 0 10 2
 			dwrite a 1 1 3
+			alloc a 3821 6898
+			punch a 0 10
 			trunc a 0
 			flags a
 			flags b
