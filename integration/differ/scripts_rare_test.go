@@ -243,4 +243,23 @@ var rareScripts = map[string]string{
 		run
 			setx b/e/d security.s x192 replace
 			setx c security.s x192`,
+	"a default list of what can have none": `
+		variant disk
+		layer
+			put a 80 484
+		run
+			put b 80 484
+			chattr b ia
+			rmacl b dacl`,
+	"the count of names of a file open on its lower one": `
+		variant passthrough
+		layer
+			put c 132 589
+			mkdir d 0755
+		run
+			open 1 c r
+			link c d/d
+			copy c d/d 4422 2067 6223
+			flink 1 d/c
+			stat c`,
 }
