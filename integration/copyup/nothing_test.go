@@ -102,8 +102,16 @@ func TestTruncatingOpenOfAnOpenFile(t *testing.T) {
 			}
 			sameBytes(t, m.Path("file"), []byte("new"))
 			sameBytes(t, l.Lowers[0]+"/file", harness.Bytes(8<<20))
-			if st, err := old.Stat(); err != nil || mode == "passthrough" != (st.Size() == 8<<20) {
+			if st, err := old.Stat(); err != nil || st.Size() != 3 {
 				t.Errorf("the old descriptor shows %d bytes, %v", st.Size(), err)
+			}
+			want := "new"
+			if mode == "passthrough" {
+				want = string(harness.Bytes(8 << 20)[:3])
+			}
+			got := make([]byte, 3)
+			if _, err := old.ReadAt(got, 0); err != nil || string(got) != want {
+				t.Errorf("the old descriptor reads %q, %v, not %q", got, err, want)
 			}
 		})
 	}
