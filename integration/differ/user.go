@@ -8,6 +8,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// The first thread stays the test's own: as root's it cannot come back, it does not end before the process,
+// and a daemon that looks up what its caller may do finds it.
+func init() { runtime.LockOSThread() }
+
 // userGroups are the groups of a user: the first is that of the process, the second another one it is in.
 func userGroups(uid int) (gid int, more uint32) { return uid - 1000, 2 }
 
