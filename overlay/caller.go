@@ -56,6 +56,17 @@ func (c *Caller) Capable(capability int) bool {
 	return set&(1<<capability) != 0
 }
 
+// KillSetID returns the permissions of a file, which has a mode and a group, without the set-id bits that a change by
+// the caller takes away (kernel: setattr_should_drop_suidgid). For a file that its group may not execute the
+// set-group-id bit is none, and goes only if the caller is not in the group, and may not set it all the same.
+func (c *Caller) KillSetID(mode, gid uint32) uint32 {
+	m := mode & 0o7777 &^ unix.S_ISUID
+	if m&unix.S_ISGID != 0 && (m&0o010 != 0 || !c.InGroup(gid) && !c.Capable(unix.CAP_FSETID)) {
+		m &^= unix.S_ISGID
+	}
+	return m
+}
+
 // Writes says whether the caller has the file with that inode number open for writing, on the filesystem with
 // that device number if it is known, and yes where that cannot be told.
 func (c *Caller) Writes(dev, ino uint64) bool {

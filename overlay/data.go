@@ -190,16 +190,9 @@ func (fs *FS) dropSetID(c *Caller, n *Node, o *openFile) error {
 	return fs.eng.Change(st.Ino, func() error { return unix.Fchmod(o.fd, mode) })
 }
 
-// killSetID returns a mode, and the group stored with it, without the set-id bits that a change by
-// the caller takes away (kernel: setattr_should_drop_suidgid). For a file that its group may not execute the
-// set-group-id bit is none, and goes only if the caller is not in the group, and may not set it all the same.
+// killSetID is [Caller.KillSetID] for a mode and the group stored with it.
 func (fs *FS) killSetID(c *Caller, mode, gid uint32) uint32 {
-	m := mode & 0o7777
-	m &^= unix.S_ISUID
-	if m&unix.S_ISGID != 0 && (m&0o010 != 0 || !c.InGroup(toView(fs.cfg.GIDMap, gid)) && !c.Capable(unix.CAP_FSETID)) {
-		m &^= unix.S_ISGID
-	}
-	return m
+	return c.KillSetID(mode, toView(fs.cfg.GIDMap, gid))
 }
 
 // Seek finds data or a hole (SEEK_DATA, SEEK_HOLE).

@@ -66,7 +66,7 @@ func (u *Union) Setattr(c *overlay.Caller, n Node, s *overlay.SetAttr, a *overla
 // bits away.
 func (u *Union) change(c *overlay.Caller, g *inode, fd int, s *overlay.SetAttr) error {
 	var was overlay.Attr
-	kills := s.Mask&overlay.KillPriv != 0 && s.Mask&overlay.SetSize == 0
+	kills := s.Mask&overlay.KillPriv != 0 && s.Mask&(overlay.SetSize|overlay.SetMode) == 0
 	if kills {
 		if err := layer.Stat(fd, "", &was); err != nil {
 			return err
@@ -94,7 +94,7 @@ func (u *Union) change(c *overlay.Caller, g *inode, fd int, s *overlay.SetAttr) 
 			return err
 		}
 	case kills:
-		if err := dropSetID(c, fd, g.typ, was.Gid); err != nil {
+		if err := killSetID(c, fd, g.typ, &was); err != nil {
 			return err
 		}
 	}
@@ -115,28 +115,22 @@ func (u *Union) change(c *overlay.Caller, g *inode, fd int, s *overlay.SetAttr) 
 	return u.may(c, g, func() error { return layer.Utimens(fd, "", &ts) })
 }
 
-// killSetID takes the set-id bits off, the set-group-id bit only where it is one (kernel:
-// setattr_should_drop_suidgid).
-func killSetID(c *overlay.Caller, fd int, typ uint32) error {
+// killSetID takes the set-id bits off that a change by the caller takes away (overlay.Caller.KillSetID). was is the file
+// before a change of owner, nil if that stays.
+func killSetID(c *overlay.Caller, fd int, typ uint32, was *overlay.Attr) error {
+	if typ == unix.S_IFDIR {
+		return nil
+	}
 	var st overlay.Attr
 	if err := layer.Stat(fd, "", &st); err != nil {
 		return err
 	}
-	return dropSetID(c, fd, typ, st.Gid)
-}
-
-// dropSetID is killSetID for a file that had the group gid before the change.
-func dropSetID(c *overlay.Caller, fd int, typ, gid uint32) error {
-	var st overlay.Attr
-	if err := layer.Stat(fd, "", &st); err != nil {
-		return err
+	if was == nil {
+		was = &st
 	}
-	mode := uint32(st.Mode) & 0o7777
-	m := mode &^ unix.S_ISUID
-	if m&unix.S_ISGID != 0 && (m&0o010 != 0 || !c.InGroup(gid) && !c.Capable(unix.CAP_FSETID)) {
-		m &^= unix.S_ISGID
-	}
-	if m == mode || typ == unix.S_IFDIR {
+	mode := uint32(st.Mode)
+	m := c.KillSetID(mode, was.Gid)
+	if m == mode&0o7777 {
 		return nil
 	}
 	return layer.Chmod(fd, "", m)
@@ -155,7 +149,7 @@ func (u *Union) truncate(c *overlay.Caller, g *inode, size int64, kill bool) err
 	}
 	defer d.done()
 	if kill {
-		if err := killSetID(c, d.fd, g.typ); err != nil {
+		if err := killSetID(c, d.fd, g.typ, nil); err != nil {
 			return err
 		}
 	}

@@ -72,7 +72,7 @@ func (u *Union) WriteFile(c *overlay.Caller, n Node, p []byte, off int64, flags 
 	}
 	defer d.done()
 	if killPriv {
-		if err := killSetID(c, d.fd, g.typ); err != nil {
+		if err := killSetID(c, d.fd, g.typ, nil); err != nil {
 			return 0, err
 		}
 	}
