@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/plyfs/plyfs/cmd/plyfs/launch"
 	"github.com/plyfs/plyfs/cmd/plyfs/mountopt"
@@ -94,7 +95,7 @@ func TestPathsAreAll(t *testing.T) {
 		*p = "/" + *p
 	}
 	want := mountopt.Options{Upper: "/u", Work: "/w", Log: "/l", Root: "/r", Lowers: []string{"/a", "/b"}, DataLowers: []string{"/d"}}
-	if diff := cmp.Diff(want, o); diff != "" || mnt != "/m" {
+	if diff := cmp.Diff(want, o, cmpopts.IgnoreUnexported(o)); diff != "" || mnt != "/m" {
 		t.Error(mnt, diff)
 	}
 }

@@ -13,6 +13,7 @@ import (
 type Options struct {
 	Lowers     []string // topmost first
 	DataLowers []string
+	whole      bool // lowerdir named them, all of them
 	Upper      string
 	Work       string
 

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
 func ptr[T any](v T) *T { return &v }
@@ -22,6 +23,9 @@ func TestParse(t *testing.T) {
 		{in: `lowerdir+=/a:b\,c\d,lowerdir+=/e,datadir+=/d::`, want: Options{Lowers: []string{`/a:b,c\d`, "/e"}, DataLowers: []string{"/d::"}}},
 		{in: "lowerdir=/a,lowerdir=/b", want: Options{Lowers: []string{"/b"}}},
 		{in: "lowerdir=/a,lowerdir=,lowerdir+=/b", want: Options{Lowers: []string{"/b"}}},
+		{in: "lowerdir=/a,lowerdir+=/b", err: "option lowerdir+=/b: cannot follow lowerdir"},
+		{in: "lowerdir=/a,datadir+=/b", err: "option datadir+=/b: cannot follow lowerdir"},
+		{in: "lowerdir+=/a,lowerdir=/b", want: Options{Lowers: []string{"/b"}}},
 		{in: "datadir+=/d,lowerdir+=/a", err: "lowerdir+=/a: a directory after a data-only one"},
 		{in: "lowerdir=/a::/d:/b", err: "option lowerdir=/a::/d:/b: "},
 		{in: "lowerdir+=", err: "needs a path"},
@@ -100,7 +104,7 @@ func TestParse(t *testing.T) {
 			t.Errorf("%q: error %v, want %q", tt.in, err, tt.err)
 			continue
 		}
-		if diff := cmp.Diff(tt.want, got); diff != "" && tt.err == "" {
+		if diff := cmp.Diff(tt.want, got, cmpopts.IgnoreUnexported(Options{})); diff != "" && tt.err == "" {
 			t.Errorf("%q (-want +got):\n%s", tt.in, diff)
 		}
 	}

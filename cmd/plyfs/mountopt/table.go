@@ -46,23 +46,34 @@ func layerRows(t map[string]row) {
 	t["lowerdir"] = row{value: true, form: "A:B:C[::D]", text: "lower directories, topmost first; after :: those that hold only data",
 		set: func(o *Options, v string) (err error) {
 			o.Lowers, o.DataLowers = nil, nil
-			if v != "" { // the kernel: lowerdir= takes all of them back
+			if o.whole = v != ""; o.whole { // the kernel: lowerdir= takes all of them back
 				o.Lowers, o.DataLowers, err = SplitDirs(v)
 			}
 			return err
 		}}
 	t["lowerdir+"] = row{value: true, form: "DIR", text: "one more lower directory, below those before; colons need no backslash",
 		set: func(o *Options, v string) error {
+			if o.whole {
+				return errAfterWhole
+			}
 			if len(o.DataLowers) > 0 {
 				return errors.New("a directory after a data-only one must be data-only too")
 			}
 			return appendDir(&o.Lowers, v)
 		}}
 	t["datadir+"] = row{value: true, form: "DIR", text: "one more directory that holds only data",
-		set: func(o *Options, v string) error { return appendDir(&o.DataLowers, v) }}
+		set: func(o *Options, v string) error {
+			if o.whole {
+				return errAfterWhole
+			}
+			return appendDir(&o.DataLowers, v)
+		}}
 	t["upperdir"] = row{value: true, form: "DIR", text: "the writable layer", set: func(o *Options, v string) error { return setDir(&o.Upper, v) }}
 	t["workdir"] = row{value: true, form: "DIR", text: "an empty directory on the upper's filesystem", set: func(o *Options, v string) error { return setDir(&o.Work, v) }}
 }
+
+// errAfterWhole: it could mean the directory in addition or instead (kernel: ovl_mount_dir_check).
+var errAfterWhole = errors.New("cannot follow lowerdir, which names all directories: say them all one way or the other")
 
 func unionRows(t map[string]row) {
 	t["redirect_dir"] = row{value: true, form: "on|off|follow|nofollow", text: "rename merged directories by a mark in the upper",
