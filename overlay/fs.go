@@ -60,8 +60,10 @@ type FS struct {
 	settle   settling
 	degraded atomic.Bool
 	// linkedOrigins: the upper may have linked files with an origin in directories without the impure
-	// mark, see linksMark.
+	// mark, see linksMark. linkedBefore: it may have had them when it was mounted, and of some only one
+	// name is left.
 	linkedOrigins atomic.Bool
+	linkedBefore  bool
 	linksLeft     bool        // an earlier mount has left names to be made, see soughtMark
 	astray        atomic.Bool // there may be redirects the kernel does not follow, see moves.go
 	closers       []io.Closer

@@ -340,8 +340,8 @@ func (s *search) metacopy(fd int, upper bool) (bool, error) {
 
 // origin reads what an upper object was copied up from.
 func (s *search) origin(fd int) {
-	// The kernel makes links in directories without the impure mark.
-	if !s.d.impure.Load() && !s.d.merged() && s.f.st.Nlink < 2 {
+	// The kernel makes links in directories without the impure mark, and moves them there.
+	if !s.d.impure.Load() && !s.d.merged() && s.f.st.Nlink < 2 && !s.fs.linkedBefore {
 		return
 	}
 	s.f.originKey, s.f.origin, s.f.hasOrigin = s.fs.readOrigin(fd, s.name)

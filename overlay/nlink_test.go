@@ -275,3 +275,45 @@ func TestNamesLeftByAnEarlierMount(t *testing.T) {
 		}
 	}
 }
+
+// A linked file keeps its number when its other names go, also in a directory to which the kernel moved it: the kernel
+// does not mark that one impure.
+func TestNumberOfTheLastName(t *testing.T) {
+	dir := linkedWorld(t)
+	open := func() *FS {
+		fs := openLinked(t, dir, dir+"/top")
+		if fs.indexd == nil {
+			t.Skip("no index here")
+		}
+		return fs
+	}
+	fs := open()
+	n, err := find(fs, "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = fs.WriteAt(nil, n, []byte("C"), 0, false)
+	fs.unref(n, 1)
+	up := dir + "/top/upper"
+	if err := errors.Join(err, fs.Close(), os.Mkdir(up+"/kernel", 0o755), os.Rename(up+"/a", up+"/kernel/a"),
+		unix.Mknod(up+"/a", unix.S_IFCHR, 0)); err != nil {
+		t.Fatal(err)
+	}
+	fs = open()
+	var before, after Attr
+	err = lstat(fs, "kernel/a", &before)
+	d, ferr := find(fs, "d")
+	if ferr != nil {
+		t.Fatal(ferr)
+	}
+	err = errors.Join(err, fs.Unlink(nil, fs.root, "b"), fs.Unlink(nil, fs.root, "c"), fs.Unlink(nil, d, "e"), fs.Unlink(nil, d, "f"))
+	fs.unref(d, 1)
+	if err := errors.Join(err, fs.Close()); err != nil {
+		t.Fatal(err)
+	}
+	fs = open()
+	defer fs.Close() //nolint:errcheck // nothing is unfinished
+	if err := lstat(fs, "kernel/a", &after); err != nil || after.Nlink != 1 || after.Ino != before.Ino {
+		t.Errorf("number %d with %d links became %d with %d; %v", before.Ino, before.Nlink, after.Ino, after.Nlink, err)
+	}
+}

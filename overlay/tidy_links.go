@@ -38,7 +38,8 @@ func (fs *FS) readLinksMark() error {
 	if err != nil {
 		return failure(fs.cfg.Work, "cannot read the index in it", err)
 	}
-	fs.linkedOrigins.Store(len(ents) > 0 || len(fs.mark(fd, "", linksMark, buf[:])) > 0)
+	fs.linkedBefore = len(ents) > 0 || len(fs.mark(fd, "", linksMark, buf[:])) > 0
+	fs.linkedOrigins.Store(fs.linkedBefore)
 	if len(ents) > 0 {
 		now, err := timeOf(fd)
 		fs.linksLeft = err == nil && string(fs.mark(fd, "", soughtMark, make([]byte, 64))) != now
