@@ -27,7 +27,7 @@ func NewCache(n int) *Cache {
 		n = 512
 		var r unix.Rlimit
 		if unix.Getrlimit(unix.RLIMIT_NOFILE, &r) == nil {
-			n = int(min(max(r.Cur/4, 64), 16384))
+			n = int(min(max(r.Cur/4, 1), 16384))
 		}
 	}
 	return &Cache{limit: n, lru: list.New(), filesystems: map[uint64]Filesystem{}}

@@ -39,8 +39,9 @@ func (c *files) init(fs *FS) {
 	c.fs, c.lru = fs, list.New()
 	c.limit = 256
 	var r unix.Rlimit
-	if unix.Getrlimit(unix.RLIMIT_NOFILE, &r) == nil && r.Cur > 4096 {
-		c.limit = int(min(r.Cur/8, 4096))
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &r) == nil {
+		// An unfinished file takes three descriptors, and directories have a quarter of all.
+		c.limit = int(min(max(r.Cur/8, 256), max(r.Cur/6, 1), 4096))
 	}
 	go growTable(c.limit)
 }

@@ -21,8 +21,8 @@ func (t *table) init() {
 	t.idle = list.New()
 	t.limit = 256
 	var r unix.Rlimit
-	if unix.Getrlimit(unix.RLIMIT_NOFILE, &r) == nil && r.Cur > 1024 {
-		t.limit = int(min(r.Cur/4, 1<<17))
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &r) == nil {
+		t.limit = int(min(max(r.Cur/4, 1), 1<<17))
 	}
 }
 
