@@ -76,7 +76,7 @@ type Engine struct {
 
 	probe struct {
 		once   sync.Once
-		under  sync.WaitGroup // those that Prepare started
+		under  sync.WaitGroup // those that Prepare and TryWays started
 		block  int64          // set once
 		memory bool           // the upper has no disk; set once
 		// What fallocate(2) of the upper knows; set with block.
@@ -84,6 +84,8 @@ type Engine struct {
 
 		ways           sync.Once
 		clones, copies bool // between files of the upper's filesystem; set once
+		asked          sync.Once
+		tried          chan struct{} // set by asked
 	}
 	open struct {
 		mu    sync.Mutex

@@ -72,6 +72,9 @@ func (p *Partial) Fallocate(mode uint32, off, length int64, cancel <-chan struct
 		return p.zero(mode, off, end, cancel)
 	default:
 		if off < p.ceil(p.valid.Load()) {
+			if err := p.roomWithin(p.floor(off), end); err != nil {
+				return err
+			}
 			if err := p.complete(p.floor(off), end, true, cancel); err != nil {
 				return err
 			}

@@ -16,7 +16,30 @@ func (p *Partial) room() error {
 	if p.finished.Load() || statFD(p.fd, &st) != nil {
 		return nil
 	}
-	need := p.valid.Load() - int64(st.Blocks)*512
+	return p.roomFor(p.valid.Load()-int64(st.Blocks)*512, true)
+}
+
+// roomWithin is room for what is missing between from and to, holes of the lower with it.
+func (p *Partial) roomWithin(from, to int64) error {
+	if to = min(p.ceil(to), p.ceil(p.valid.Load())); to-from < roomFrom || p.finished.Load() {
+		return nil
+	}
+	if err := p.load(from, to); err != nil {
+		return err
+	}
+	var need int64
+	for k, end := from/p.g, to/p.g; k < end; {
+		present, next := p.present.run(k, end)
+		if !present {
+			need += (next - k) * p.g
+		}
+		k = next
+	}
+	return p.roomFor(need, false)
+}
+
+// roomFor fails unless there is room for so many bytes, or, with data, for what the lower has of them.
+func (p *Partial) roomFor(need int64, data bool) error {
 	if need < roomFrom {
 		return nil
 	}
@@ -35,14 +58,17 @@ func (p *Partial) room() error {
 	if need/int64(unit) < int64(free) {
 		return nil
 	}
-	low, err := p.lower()
-	if err != nil {
-		return nil // whoever copies meets it
-	}
-	err = statFD(low.fd, &st)
-	low.done()
-	if need = min(need, int64(st.Blocks)*512); err != nil || need/int64(unit) < int64(free) {
-		return nil
+	if data {
+		low, err := p.lower()
+		if err != nil {
+			return nil // whoever copies meets it
+		}
+		var st unix.Statx_t
+		err = statFD(low.fd, &st)
+		low.done()
+		if need = min(need, int64(st.Blocks)*512); err != nil || need/int64(unit) < int64(free) {
+			return nil
+		}
 	}
 	return fmt.Errorf("it needs %d MiB, of which there are %d: %w", (need+1<<20-1)>>20, int64(free)*int64(unit)>>20, unix.ENOSPC)
 }

@@ -43,3 +43,28 @@ func TestSettleWithoutRoom(t *testing.T) {
 		})
 	}
 }
+
+// TestFallocateWithoutRoom: fallocate over what was not copied yet, for which there is no room, takes none.
+func TestFallocateWithoutRoom(t *testing.T) {
+	needRoot(t)
+	for _, kind := range []string{"ext4", "tmpfs"} {
+		t.Run(kind, func(t *testing.T) {
+			w := newWorldOn(t, t.TempDir(), filesystem(t, kind, 32), Config{})
+			must(t, os.WriteFile(w.lowerPath("large"), pattern(64<<20, 1), 0o644))
+			w.leave("large", &Want{Size: -1, MetaOnly: true})
+			p := w.partial("large")
+			defer p.Close()
+			if err := p.Fallocate(0, 0, 64<<20, nil); !errors.Is(err, unix.ENOSPC) {
+				t.Errorf("all of it: %v", err)
+			}
+			var st unix.Stat_t
+			if err := unix.Stat(w.upperPath("large"), &st); err != nil || st.Blocks*512 > 1<<20 {
+				t.Errorf("%d bytes in the upper, %v", st.Blocks*512, err)
+			}
+			must(t, p.Fallocate(0, 60<<20, 4<<20, nil))
+			if err := unix.Stat(w.upperPath("large"), &st); err != nil || st.Blocks*512 < 4<<20 {
+				t.Errorf("with room: %d bytes in the upper, %v", st.Blocks*512, err)
+			}
+		})
+	}
+}

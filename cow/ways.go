@@ -30,6 +30,20 @@ func (e *Engine) Ways(t *layer.Tree) []Method {
 	return append(out, MethodLoop)
 }
 
+// TryWays begins to try, in the background, what Ways must know, and returns what is closed when that is done. It writes,
+// and where the upper's filesystem is frozen that takes as long as this lasts. Close waits for it.
+func (e *Engine) TryWays() <-chan struct{} {
+	e.probe.asked.Do(func() {
+		e.probe.tried = make(chan struct{})
+		e.probe.under.Go(func() {
+			defer close(e.probe.tried)
+			e.probe.ways.Do(e.probeWays)
+			e.Block()
+		})
+	})
+	return e.probe.tried
+}
+
 // sameFilesystem says whether a layer is on the upper's filesystem: only then can files share extents, or
 // the kernel copy between them. The subvolumes of a btrfs have devices of their own.
 func (e *Engine) sameFilesystem(fs *layer.Filesystem) bool {

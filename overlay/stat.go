@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/plyfs/plyfs/cow"
 	"github.com/plyfs/plyfs/layer"
@@ -40,6 +41,9 @@ type Completed struct {
 // pendingMax is how many unfinished files are looked at to tell what is to be copied.
 const pendingMax = 1000
 
+// waysPatience is how long Stat waits for what is tried on the upper's filesystem: that may be frozen.
+const waysPatience = time.Second
+
 // Stat returns the figures of this moment.
 func (fs *FS) Stat() Stat {
 	s := Stat{CopyUps: fs.bus.Sums(), Threshold: -1}
@@ -51,10 +55,14 @@ func (fs *FS) Stat() Stat {
 	fs.files.mu.Unlock()
 	if fs.eng != nil {
 		s.Unfinished, s.UnfinishedBytes = fs.eng.Pending(pendingMax)
-		if size, ever := fs.eng.Threshold(); ever {
-			s.Threshold = size
+		select {
+		case <-fs.eng.TryWays():
+			s.Ways = fs.allWays()
+			if size, ever := fs.eng.Threshold(); ever {
+				s.Threshold = size
+			}
+		case <-time.After(waysPatience): // not known yet
 		}
-		s.Ways = fs.allWays()
 	}
 	fs.settle.mu.Lock()
 	if fs.settle.running {
