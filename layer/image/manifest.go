@@ -29,6 +29,8 @@ type Image struct {
 	Digests []string
 	// Created is when it was made, as far as that is known without a configuration.
 	Created time.Time
+	// Platform is what a plain root filesystem is said to be for; nil for this machine.
+	Platform *Platform
 }
 
 // rootFS is the part of a configuration that is needed here.
@@ -163,9 +165,11 @@ func parseRootFS(config []byte) (*rootFS, error) {
 	return &c, nil
 }
 
-// PlainConfig returns a configuration for an image of plain layers, bottom first.
-func PlainConfig(diffIDs []string, created time.Time) ([]byte, error) {
-	p := Host()
+// PlainConfig returns a configuration for an image of plain layers, bottom first. p may be nil.
+func PlainConfig(diffIDs []string, created time.Time, p *Platform) ([]byte, error) {
+	if p == nil {
+		p = Host()
+	}
 	hashes := make([]v1.Hash, len(diffIDs))
 	for i, id := range diffIDs {
 		h, err := v1.NewHash(id)

@@ -73,6 +73,7 @@ func Open(ctx context.Context, path string, o OpenOptions) (*Source, error) {
 			return has && !slices.Contains(img.Digests, digest)
 		})
 		if img.Config == nil {
+			img.Platform = o.Platform // what nobody says of it, the user does
 			continue
 		}
 		if err := o.Platform.check(img.Config); err != nil {

@@ -201,6 +201,14 @@ func (u *unpacker) entry(h *tar.Header) error {
 		return u.attributes(u.root, "", h)
 	}
 	dir, base := path.Split(name)
+	for elem := range strings.SplitSeq(strings.TrimSuffix(dir, "/"), "/") {
+		switch {
+		case whiteout.IsAUFSMeta(elem):
+			return nil // .wh..wh.plnk/1.2: as they themselves, see hide
+		case strings.HasPrefix(elem, whiteout.PrefixWhiteout):
+			return errors.New("something in a whiteout")
+		}
+	}
 	fd, err := u.dir(strings.TrimSuffix(dir, "/"))
 	if err != nil {
 		return err
@@ -342,14 +350,21 @@ func (u *unpacker) dir(p string) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	var st unix.Statx_t
-	if err := layer.Stat(fd, "", &st); err != nil {
+	if u.cur, err = placeOf(fd, p); err != nil {
 		unix.Close(fd)
 		return -1, err
 	}
-	u.cur = place{path: p, fd: fd, times: [2]unix.Timespec{
-		{Sec: st.Atime.Sec, Nsec: int64(st.Atime.Nsec)}, {Sec: st.Mtime.Sec, Nsec: int64(st.Mtime.Nsec)}}}
 	return fd, nil
+}
+
+// placeOf remembers the directory fd.
+func placeOf(fd int, path string) (place, error) {
+	var st unix.Statx_t
+	if err := layer.Stat(fd, "", &st); err != nil {
+		return place{}, err
+	}
+	return place{path: path, fd: fd, times: [2]unix.Timespec{
+		{Sec: st.Atime.Sec, Nsec: int64(st.Atime.Nsec)}, {Sec: st.Mtime.Sec, Nsec: int64(st.Mtime.Nsec)}}}, nil
 }
 
 // leave gives the directory we were in the times it had before we made something in it.

@@ -3,6 +3,7 @@ package image
 import (
 	"errors"
 	"fmt"
+	"path"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -15,11 +16,17 @@ import (
 // whose path is dir.
 func (u *unpacker) hide(fd int, dir, base string) error {
 	if base == whiteout.OpaqueName {
-		if dir == "" {
-			u.out.Opaque = true
+		if dir != "" {
+			if err := u.unhide(fd); err != nil {
+				return err
+			}
+			return u.setOpaque(fd, "")
+		}
+		if u.out.Opaque {
 			return nil
 		}
-		return u.clear(fd)
+		u.out.Opaque = true
+		return u.unhide(fd)
 	}
 	if whiteout.IsAUFSMeta(base) {
 		return nil // housekeeping of AUFS: .wh..wh.plnk, .wh..wh.orph
@@ -28,7 +35,7 @@ func (u *unpacker) hide(fd int, dir, base string) error {
 	if !ok {
 		return errors.New("a whiteout of nothing")
 	}
-	if isOpaque(fd, "", u.Namespace) {
+	if u.alone(fd, dir) {
 		return nil
 	}
 	var st unix.Statx_t
@@ -39,27 +46,77 @@ func (u *unpacker) hide(fd int, dir, base string) error {
 		return err
 	case st.Mode&unix.S_IFMT == unix.S_IFDIR:
 		// The layer has removed a directory and made a new one.
+		if err := u.unhideIn(fd, name); err != nil {
+			return err
+		}
 		return u.setOpaque(fd, name)
 	}
 	return nil // a file of the layer hides what is beneath anyway
 }
 
-// clear makes the directory fd opaque. Whiteouts in it have no meaning any more, and
-// the kernel would list them.
-func (u *unpacker) clear(fd int) error {
+// alone reports whether nothing beneath the layer is seen in the directory fd, whose path is dir, because it, or one it
+// is in, is opaque.
+func (u *unpacker) alone(fd int, dir string) bool {
+	if u.out.Opaque || isOpaque(fd, "", u.Namespace) {
+		return true
+	}
+	for p := path.Dir(path.Clean(dir)); p != "."; p = path.Dir(p) {
+		d, err := u.beneath(p)
+		if err != nil {
+			continue
+		}
+		opaque := isOpaque(d, "", u.Namespace)
+		unix.Close(d)
+		if opaque {
+			return true
+		}
+	}
+	return false
+}
+
+// unhide takes the whiteouts in the directory fd away, and those further down: it is to be opaque. They have no meaning
+// any more, and the kernel would list them.
+func (u *unpacker) unhide(fd int) error {
+	if isOpaque(fd, "", u.Namespace) {
+		return nil // it was done
+	}
 	entries, err := layer.ReadDir(fd)
 	if err != nil {
 		return err
 	}
 	for _, e := range entries {
 		var st unix.Statx_t
-		if layer.Stat(fd, e.Name, &st) == nil && u.isWhiteout(fd, e.Name, &st) {
-			if err := layer.Unlink(fd, e.Name); err != nil {
-				return err
-			}
+		if layer.Stat(fd, e.Name, &st) != nil {
+			continue
+		}
+		switch {
+		case u.isWhiteout(fd, e.Name, &st):
+			err = layer.Unlink(fd, e.Name)
+		case st.Mode&unix.S_IFMT == unix.S_IFDIR:
+			err = u.unhideIn(fd, e.Name)
+		}
+		if err != nil {
+			return err
 		}
 	}
-	return u.setOpaque(fd, "")
+	return nil
+}
+
+// unhideIn is unhide for a directory in fd, which keeps its times.
+func (u *unpacker) unhideIn(fd int, name string) error {
+	d, err := layer.Open(fd, name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(d)
+	p, err := placeOf(d, "")
+	if err != nil {
+		return err
+	}
+	if err := u.unhide(d); err != nil {
+		return err
+	}
+	return layer.Utimens(d, "", &p.times)
 }
 
 func (u *unpacker) setOpaque(fd int, name string) error {

@@ -201,9 +201,13 @@ func TestWhiteouts(t *testing.T) {
 		{"and then something in it", "w a\nf a/b x", []string{`a 40755 trusted.overlay.opaque="y"`, "a/b 100644"}, false},
 		{"in an opaque directory", "o a\nw a/b", []string{`a 40755 trusted.overlay.opaque="y"`}, false},
 		{"and then opaque", "d a\nw a/b\nf a/c x\nf a/.wh..wh..opq", []string{`a 40755 trusted.overlay.opaque="y"`, "a/c 100644"}, false},
+		{"further down", "o a\nd a/b\nw a/b/c", []string{`a 40755 trusted.overlay.opaque="y"`, "a/b 40755"}, false},
+		{"further down, and then opaque", "d a\nd a/b\nw a/b/c\nf a/.wh..wh..opq", []string{`a 40755 trusted.overlay.opaque="y"`, "a/b 40755"}, false},
+		{"in a directory, and then of it", "d a\nd a/b\nw a/b/c\nw a/d\nw a", []string{`a 40755 trusted.overlay.opaque="y"`, "a/b 40755"}, false},
+		{"in a layer that hides all", "d a\nw a/b\nf .wh..wh..opq\nw c", []string{"a 40755"}, true},
 		{"in a directory not mentioned", "w a/b", []string{"a 40755", "a/b 20000"}, false},
 		{"at the root", "f .wh..wh..opq\nf a x", []string{"a 100644"}, true},
-		{"of other programs", "f .wh..wh.plnk x\nf .wh..wh.orph y\nf a x", []string{"a 100644"}, false},
+		{"of other programs", "f .wh..wh.plnk x\nf .wh..wh.orph y\nf a x\nf .wh..wh.plnk/1.2 x", []string{"a 100644"}, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir, out, err := unpack(t, imagetest.Tar(imagetest.Tree(c.tree)), image.UnpackOptions{})
@@ -257,6 +261,7 @@ var hostile = []struct {
 	{"whiteout of nothing", "f .wh. x", "whiteout of nothing"},
 	{"whiteout of .", "f .wh.. x", "whiteout of nothing"},
 	{"whiteout of ..", "f a/.wh... x", "whiteout of nothing"},
+	{"something in a whiteout", "f .wh.a/b x", "in a whiteout"},
 	{"long name", "f " + strings.Repeat("x", 256) + " y", "too long"},
 	{"long path", "f " + strings.Repeat("x/", 2100) + "y z", "too long"},
 	{"root as a file", "f . x", "no directory"},
