@@ -51,7 +51,7 @@ type loadFlags struct {
 
 func addLoadFlags(f *pflag.FlagSet) *loadFlags {
 	return &loadFlags{
-		platform: f.String("platform", "", "of an image for several, take that for `os/arch[/variant]` (default: this machine's)"),
+		platform: f.String("platform", "", "of an image for several, take that for `os/arch[/variant]`; a root filesystem is said to be for it (default: this machine's)"),
 		name:     f.StringP("name", "n", "", "`name` for the image (default: those it comes with)"),
 		quiet:    f.BoolP("quiet", "q", false, "print only the id"),
 		json:     f.Bool("json", false, "print JSON"),

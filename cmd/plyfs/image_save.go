@@ -23,6 +23,9 @@ func runImageSave(c *command, args []string) error {
 	if err := c.parse(f, args, 1, -1); err != nil {
 		return err
 	}
+	if *out == "" {
+		return usagef("image save: -o without a name; - is standard output")
+	}
 	if *out == "-" && term.IsTerminal(int(os.Stdout.Fd())) {
 		return usagef("image save: an archive does not belong on a terminal; use -o FILE.tar")
 	}

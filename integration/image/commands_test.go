@@ -54,6 +54,7 @@ func TestImageCommands(t *testing.T) {
 	}
 	c.Fails("Bad/Name", "image", "load", "--name", "Bad/Name", dir+"/in")
 	c.Ends(2, "image", "load")
+	c.Ends(2, "image", "save", "-o", "", "base:v1")
 	c.Ends(2, "image", "nosuch")
 	if left, err := os.ReadDir(c.Root + "/layers"); err != nil || len(left) != 0 {
 		t.Errorf("left: %v, %v", left, err)

@@ -148,7 +148,7 @@ func (a *adder) add(ctx context.Context, in *image.Image, full []string, source 
 	config := in.Config
 	if config == nil {
 		var err error
-		if config, err = image.PlainConfig(ids, in.Created); err != nil {
+		if config, err = image.PlainConfig(ids, in.Created, in.Platform); err != nil {
 			return nil, err
 		}
 	}

@@ -253,6 +253,13 @@ func TestLoadPlatform(t *testing.T) {
 	if _, err := load(t.Context(), open(t), dir+"/one.tar", image.OpenOptions{Platform: p}); err == nil || !strings.Contains(err.Error(), "is for linux/amd64") {
 		t.Errorf("the only image is for another platform: %v", err)
 	}
+	// Of a root filesystem nobody else says what it is for.
+	if err := os.WriteFile(dir+"/root.tar", imagetest.Tar(imagetest.Tree("f a x")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := load(t.Context(), open(t), dir+"/root.tar", image.OpenOptions{Platform: p}); err != nil || got[0].Arch != "s390x" {
+		t.Errorf("a root filesystem: %+v, %v", got, err)
+	}
 }
 
 // One archive over different layers: a directory it does not mention is that of the

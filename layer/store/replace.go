@@ -192,13 +192,16 @@ func (t *target) directory(write func(dir string) error) error {
 	for {
 		temp = t.beside()
 		err := unix.Mkdir(temp, 0o777)
-		if err == nil {
-			fd, err = unix.Open(temp, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
-		}
-		if err == unix.EEXIST || err == unix.ENOENT && isDir(filepath.Dir(t.path)) {
+		if err == unix.EEXIST {
 			continue
 		}
+		if err == nil {
+			if fd, err = unix.Open(temp, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0); err == unix.ENOENT {
+				continue // swept. That mkdir says so is for good: /proc does
+			}
+		}
 		if err != nil {
+			_ = unix.Rmdir(temp)
 			return &os.PathError{Op: "create", Path: t.said, Err: err}
 		}
 		if _ = flock(fd, unix.LOCK_EX|unix.LOCK_NB); same(fd, temp) {
