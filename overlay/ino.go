@@ -108,11 +108,7 @@ func packIno(index uint8, ino uint64) uint64 {
 // the lower layers, and the number. A mark of another filesystem is no error, it only
 // does not count (kernel: Documentation/filesystems/overlayfs.rst, "Inode properties").
 func (fs *FS) originKey(o *whiteout.Origin) (linkKey, bool) {
-	ino, ok := o.Ino()
-	if !ok {
-		return linkKey{}, false
-	}
-	match := -1
+	match, magic := -1, int64(0)
 	for _, t := range fs.lowers {
 		i := int(fs.fsIndex(t))
 		if i >= len(fs.fsys) {
@@ -126,10 +122,14 @@ func (fs *FS) originKey(o *whiteout.Origin) (linkKey, bool) {
 				continue
 			}
 		}
-		match = i
+		match, magic = i, t.FS.Magic
 		break
 	}
 	if match < 0 {
+		return linkKey{}, false
+	}
+	ino, ok := o.Ino(magic)
+	if !ok {
 		return linkKey{}, false
 	}
 	return linkKey{fs: uint8(match), ino: ino}, true

@@ -19,7 +19,7 @@ func FuzzOrigin(f *testing.F) {
 		if err != nil {
 			return
 		}
-		o.Ino()
+		o.Ino(0)
 		again, err := ParseOrigin(o.Encode())
 		if err != nil || !reflect.DeepEqual(o, again) {
 			t.Fatalf("%x: %+v, then %+v, %v", b, o, again, err)

@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
+
+	"golang.org/x/sys/unix"
 )
 
 // Origin names the lower inode that an upper one was copied up from: a file handle, and
@@ -89,8 +91,15 @@ const (
 )
 
 // Ino returns the inode number in the handle, for the filesystems whose handles
-// say it: ext4, xfs, btrfs, tmpfs and others that use the generic formats.
-func (o Origin) Ino() (uint64, bool) {
+// say it: ext4, xfs, btrfs, tmpfs, erofs and others that use the generic formats. Magic is the type of the
+// filesystem, of statfs(2): some types of handles mean something else there.
+func (o Origin) Ino(magic int64) (uint64, bool) {
+	switch {
+	case magic == unix.ISOFS_SUPER_MAGIC:
+		return 0, false // a block, and an offset in it
+	case magic == unix.EROFS_SUPER_MAGIC_V1 && o.Type == fidIno64Gen && len(o.FID) >= 8: // the high half first
+		return uint64(binary.NativeEndian.Uint32(o.FID))<<32 | uint64(binary.NativeEndian.Uint32(o.FID[4:])), true
+	}
 	switch o.Type {
 	case fidIno32Gen:
 		switch len(o.FID) {
