@@ -104,6 +104,16 @@ func clonePrivate(path string) int {
 	return fd
 }
 
+// MayClone says whether OpenTree with Private sees nothing that is mounted over parts of the tree.
+func MayClone(path string) bool {
+	fd := clonePrivate(path)
+	if fd < 0 {
+		return false
+	}
+	unix.Close(fd)
+	return true
+}
+
 // fsUUID is struct fsuuid2 of linux/fs.h.
 type fsUUID struct {
 	size uint8

@@ -8,13 +8,19 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/layer"
 )
+
+const lowerLayer, dataLayer = "lower layer", "data layer"
 
 // userDir is a directory the user named.
 type userDir struct {
 	what, path string
 	real       string // absolute, without symbolic links
 	dev, ino   uint64
+	mount      uint64 // the mount it is on
+	cloned     bool   // opened by way of a clone of that mount, where this process may make one
 }
 
 // realPaths resolves symbolic links, and remembers the directories on the way: those of layers have most of it in
@@ -56,8 +62,8 @@ func (r realPaths) resolve(path string) (string, error) {
 
 func findDir(what, path string, r realPaths) (d userDir, err error) {
 	d = userDir{what: what, path: path}
-	var st unix.Stat_t
-	if err = unix.Stat(path, &st); err == nil { // first, for its error
+	var st unix.Statx_t
+	if err = unix.Statx(unix.AT_FDCWD, path, 0, unix.STATX_BASIC_STATS|unix.STATX_MNT_ID, &st); err == nil { // first, for its error
 		d.real, err = r.resolve(path)
 	}
 	switch {
@@ -70,14 +76,19 @@ func findDir(what, path string, r realPaths) (d userDir, err error) {
 	case st.Mode&unix.S_IFMT != unix.S_IFDIR:
 		return d, refusal(path, what+" is not a directory", unix.ENOTDIR)
 	}
-	d.dev, d.ino = st.Dev, st.Ino
+	d.dev, d.ino, d.mount = unix.Mkdev(st.Dev_major, st.Dev_minor), st.Ino, st.Mnt_id
+	d.cloned = what == lowerLayer || what == dataLayer
 	return d, nil
 }
 
 func (d *userDir) is(o *userDir) bool { return d.dev == o.dev && d.ino == o.ino }
 
-// below says whether d lies strictly inside o.
-func (d *userDir) below(o *userDir) bool { return inside(d.real, o.real) }
+// below says whether d lies strictly inside o, and can be seen there. What another filesystem mounted inside a lower layer has,
+// cannot (see [layer.TreeOptions]): the upper of a view of / may be on a tmpfs.
+func (d *userDir) below(o *userDir) bool {
+	return inside(d.real, o.real) &&
+		!(o.cloned && d.mount != 0 && d.mount != o.mount && d.dev != o.dev && layer.MayClone(o.path))
+}
 
 // checkPaths refuses directories that are missing or lie inside each other, before anything
 // is opened. The work directory, if none was named, is made at the very end.
@@ -89,8 +100,8 @@ func (fs *FS) checkPaths() error {
 		what  string
 		paths []string
 	}{
-		{"lower layer", c.Lowers},
-		{"data layer", c.DataLowers},
+		{lowerLayer, c.Lowers},
+		{dataLayer, c.DataLowers},
 		{"upper", some(c.Upper)},
 		{"work directory", some(c.Work)},
 	} {
