@@ -164,6 +164,7 @@ func prepareRun(s *store.Store, c *store.Container, img *store.Image, srv *servi
 		k.Spec.Tmp, err = addMountPoints(s, c, srv.options, view)
 		return err
 	}
+	srv.complete = func(view *graft.Union) error { return makeWorkDir(c, k.Spec.Tmp, view) }
 	if k.Runtime, err = keeper.NewRuntime(c.Runtime, s.ContainerPath(c), c.ID); err != nil {
 		return err
 	}

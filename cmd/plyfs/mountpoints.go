@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -47,6 +48,26 @@ func addMountPoints(s *store.Store, c *store.Container, o *mountopt.Options, vie
 		tmp = tmp || name == "tmp"
 	}
 	return tmp, nil
+}
+
+// makeWorkDir makes the working directory of a container that will not be allowed to make it. tmp says that /tmp is not
+// the view's.
+func makeWorkDir(c *store.Container, tmp bool, view *graft.Union) error {
+	if !c.ReadOnly || c.Dir == "" {
+		return nil
+	}
+	where, err := view.Where(c.Dir)
+	if err != nil {
+		return nil // whoever enters it says why
+	}
+	top, _, _ := strings.Cut(strings.TrimPrefix(where, "/"), "/")
+	if slices.Contains(cell.MountPoints, top) && (top != "tmp" || tmp) {
+		return nil // what will be mounted there can be written to
+	}
+	if err := view.MkdirAll(where, 0o755); err != nil {
+		return fmt.Errorf("working directory: mkdir %s: %w", c.Dir, err)
+	}
+	return nil
 }
 
 // hasName tells whether the root has a name: the layers have it, or what is grafted over them all.

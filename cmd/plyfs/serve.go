@@ -17,6 +17,7 @@ import (
 	"github.com/plyfs/plyfs/layer"
 	"github.com/plyfs/plyfs/overlay"
 	"github.com/plyfs/plyfs/overlay/fusefs"
+	"github.com/plyfs/plyfs/overlay/graft"
 )
 
 // service is one mount, from the opening of the layers to the last goodbye.
@@ -31,6 +32,8 @@ type service struct {
 	discarded func() bool
 	// prepare, if not nil, may add grafts, as soon as the layers are open.
 	prepare func(view *overlay.FS) error
+	// complete, if not nil, has the view with its grafts before anybody sees it.
+	complete func(view *graft.Union) error
 
 	mu    sync.Mutex
 	relay func(text string) // also gets each message, until the mount is ready; guarded by mu
@@ -155,6 +158,11 @@ func (s *service) serve(ready func() error) (err error) {
 			return err
 		}
 		defer grafted.Close()
+		if s.complete != nil {
+			if err := s.complete(grafted); err != nil {
+				return err
+			}
+		}
 		options.ReadOnly = !grafted.Writable()
 		mount = func() (*fusefs.Server, error) {
 			return fusefs.Mount(&graftedView{Union: grafted, noFsync: s.options.NoFsync, about: s.about()}, s.mountpoint, options)

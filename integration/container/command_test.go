@@ -70,7 +70,7 @@ func TestExitCodesWithRuntime(t *testing.T) {
 		}
 		run := []string{"run", "--rm", "--runtime", runtime}
 		c.Ends(7, append(run, "app:v1", "sh", "-c", "exit 7")...)
-		c.Ends(125, append(run, "--read-only", "-w", "/nowhere", "app:v1", "true")...)
+		c.Ends(125, append(run, "--read-only", "-w", "/data/list", "app:v1", "true")...)
 		for _, cmd := range []string{"/data", "/data/list"} {
 			c.Ends(126, append(run, "app:v1", cmd)...)
 		}
@@ -78,6 +78,34 @@ func TestExitCodesWithRuntime(t *testing.T) {
 			c.Ends(127, append(run, "app:v1", cmd)...)
 		}
 	}
+}
+
+// A working directory that is missing is made also for a container whose root is read-only, as by Docker: before it becomes
+// so, in the writable layer or what is mounted there, as root and with what is missing above it.
+func TestWorkingDirectoryOfReadOnly(t *testing.T) {
+	both(t, func(t *testing.T, c *harness.CLI) {
+		c.Do("image", "load", layout(t, imagetest.Tree("d data\nf data/list welcome\nl link /else\nd else")))
+		for _, runtime := range runtimes(t) {
+			run := func(want string, args ...string) {
+				t.Helper()
+				c.Want(want, append([]string{"run", "--runtime", runtime, "--read-only", "--name", "ro"}, args...)...)
+			}
+			const script = "pwd; stat -c '%a %u %g' . ..; touch x 2>/dev/null && echo rw || :"
+			run("/srv/app\n755 0 0\n755 0 0\n", "-w", "/srv/app", "-u", "5", "app:v1", "sh", "-c", script)
+			c.Want("/srv/app\n755 0 0\n755 0 0\n", "start", "-a", "ro")
+			if out := c.Do("diff", "ro"); !strings.Contains(out, "srv/app") {
+				t.Errorf("diff: %s", out)
+			}
+			c.Do("rm", "ro")
+			run("/else/new\n755 0 0\n755 0 0\n", "--rm", "-w", "/link/new", "app:v1", "sh", "-c", script)
+			// Beneath a volume whose own directory is made for it, and in it.
+			run("/a/c\n755 0 0\n755 0 0\n", "--rm", "-v", "/a/b", "-w", "/a/c", "app:v1", "sh", "-c", script)
+			run("/a/b/c\n755 0 0\n755 0 0\nrw\n", "--rm", "-v", "/a/b", "-w", "/a/b/c", "app:v1", "sh", "-c", script)
+			run("/tmp/t\nrw\n", "--rm", "-w", "/tmp/t", "app:v1", "sh", "-c", "pwd; touch x && echo rw")
+			run("/dev/shm/t\nrw\n", "--rm", "-w", "/dev/shm/t", "app:v1", "sh", "-c", "pwd; touch x && echo rw")
+			c.Ends(125, "run", "--runtime", runtime, "--read-only", "--rm", "-w", "/data/list/x", "app:v1", "true")
+		}
+	})
 }
 
 // What the flags of run are about, as the command sees it.

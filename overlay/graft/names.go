@@ -262,3 +262,25 @@ func (u *Union) Readlink(n Node) (string, error) {
 	})
 	return target, err
 }
+
+// MkdirAll makes a directory, and those above it that are missing, also where the overlay is read-only for everybody
+// else. To be called before the view is served.
+func (u *Union) MkdirAll(path string, mode uint32) error {
+	frozen := u.frozen
+	u.frozen = u.fs.ReadOnly()
+	defer func() { u.frozen = frozen }()
+	w, err := u.walk(path)
+	if err != nil {
+		return err
+	}
+	defer func() { w.release(u) }()
+	for _, name := range w.missing {
+		var a overlay.Attr
+		n, err := u.Mkdir(u.self(), w.last(), name, mode, &a)
+		if err != nil {
+			return err
+		}
+		w.chain = append(w.chain, step{n, name})
+	}
+	return nil
+}
