@@ -3,10 +3,12 @@ package image
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -79,15 +81,38 @@ func (b *registryBlobs) with(ctx context.Context) []remote.Option {
 
 // explain says of a refusal what the user can do about it.
 func (b *registryBlobs) explain(err error) error {
-	var refused *transport.Error
-	if !errors.As(err, &refused) || refused.StatusCode != http.StatusUnauthorized && refused.StatusCode != http.StatusForbidden {
-		return err
-	}
 	host := b.repo.RegistryStr()
-	if b.who == authn.Anonymous {
-		return fmt.Errorf("%s wants credentials, and there are none: docker login and podman login write them down", host)
+	var untrusted *tls.CertificateVerificationError
+	var refused *transport.Error
+	switch {
+	case errors.As(err, &untrusted):
+		return fmt.Errorf("%s is not trusted (%w): add its authority's certificate to the system's, or name a file with it in $SSL_CERT_FILE", host, untrusted.Err)
+	case errors.Is(err, http.ErrSchemeMismatch):
+		return fmt.Errorf("%s speaks HTTP without TLS: --plain-http lets it", host)
+	case !errors.As(err, &refused):
+	case refused.StatusCode == http.StatusNotFound:
+		return fmt.Errorf("%s has no such image%s", host, reasons(refused))
+	case refused.StatusCode != http.StatusUnauthorized && refused.StatusCode != http.StatusForbidden:
+	case b.who == authn.Anonymous:
+		return fmt.Errorf("%s wants credentials, and there are none, or it has no such image: docker login and podman login write credentials down", host)
+	default:
+		return fmt.Errorf("%s refuses the credentials that docker login or podman login wrote down (status %d)", host, refused.StatusCode)
 	}
-	return fmt.Errorf("%s refuses the credentials that docker login or podman login wrote down (status %d)", host, refused.StatusCode)
+	return err
+}
+
+// reasons are what a registry itself says of a refusal.
+func reasons(refused *transport.Error) string {
+	var list []string
+	for _, d := range refused.Errors {
+		if d.Message != "" {
+			list = append(list, d.Message)
+		}
+	}
+	if len(list) == 0 {
+		return ""
+	}
+	return ": " + strings.Join(list, "; ")
 }
 
 func (b *registryBlobs) blob(ctx context.Context, d *v1.Descriptor) (io.ReadCloser, error) {
@@ -103,5 +128,25 @@ func (b *registryBlobs) blob(ctx context.Context, d *v1.Descriptor) (io.ReadClos
 	if err != nil {
 		return nil, err
 	}
-	return l.Compressed()
+	r, err := l.Compressed()
+	if err != nil {
+		return nil, err
+	}
+	return &answer{ReadCloser: r, host: b.repo.RegistryStr(), size: d.Size}, nil
+}
+
+// answer is a blob as it comes from a registry. That it breaks off is not said of the archive in it.
+type answer struct {
+	io.ReadCloser
+	host       string
+	read, size int64
+}
+
+func (a *answer) Read(p []byte) (int, error) {
+	n, err := a.ReadCloser.Read(p)
+	a.read += int64(n)
+	if err != nil && err != io.EOF && a.read < a.size && !errors.Is(err, context.Canceled) {
+		err = fmt.Errorf("%s broke off after %d of %d bytes (%v): try again", a.host, a.read, a.size, err)
+	}
+	return n, err
 }
