@@ -103,7 +103,7 @@ func (s *Store) SetState(c *Container, st *State) error {
 // that starts.
 func (s *Store) daemonAlive(c *Container) (bool, error) {
 	path := s.ContainerPath(c, "lock")
-	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
 	if err == unix.ENOENT {
 		if isDir(s.ContainerPath(c)) {
 			return false, nil // lost

@@ -113,6 +113,9 @@ func (s *Store) locked(how int, f func() error) error {
 	// Every use opens the file anew, because a lock belongs to what open returned:
 	// goroutines exclude each other as processes do.
 	fd, err := unix.Open(s.Path("lock"), unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600)
+	if err == unix.EROFS && how == unix.LOCK_SH { // a store on a medium, or another's: there is much to read
+		fd, err = unix.Open(s.Path("lock"), unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+	}
 	if err != nil {
 		return &os.PathError{Op: "open", Path: s.Path("lock"), Err: err}
 	}
