@@ -58,3 +58,36 @@ func TestUmountWithCopyInOtherNamespace(t *testing.T) {
 		t.Errorf("%v: %s", err, out)
 	}
 }
+
+// A directory that is removed takes along what other mount namespaces have mounted there. A mount of plyfs inside of that, whose
+// layers are there too, is kept by its own daemon: that ends with the second signal.
+func TestSignalsForAMountAway(t *testing.T) {
+	harness.NeedRoot(t)
+	dir := harness.Dir(t) + "/disk"
+	do(t, os.Mkdir(dir, 0o755))
+	script := `mount -t tmpfs none "$1" && cd "$1" && mkdir low up work mnt && exec "$2" mount -f --lower low --upper up --work work mnt`
+	daemon := exec.Command("unshare", "-m", "--propagation", "private", "sh", "-c", script, "sh", dir, harness.Binary())
+	do(t, daemon.Start())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = daemon.Wait()
+	}()
+	defer func() {
+		_ = daemon.Process.Kill()
+		<-ended
+	}()
+	waitFor(t, "the mount", func() bool {
+		b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", daemon.Process.Pid))
+		return strings.Contains(string(b), dir+"/mnt ")
+	})
+	do(t, os.Remove(dir))
+	do(t, daemon.Process.Signal(unix.SIGTERM))
+	time.Sleep(1500 * time.Millisecond)
+	_ = daemon.Process.Signal(unix.SIGTERM)
+	select {
+	case <-ended:
+	case <-time.After(20 * time.Second):
+		t.Error("the daemon goes on")
+	}
+}

@@ -188,7 +188,7 @@ func (s *service) serve(ready func() error) (err error) {
 	shrink := time.AfterFunc(2*time.Second, debug.FreeOSMemory)
 	defer shrink.Stop()
 	err = s.wait(server, served, stop)
-	if errors.Is(err, errPinned) {
+	if errors.Is(err, errPinned) || errors.Is(err, errAway) {
 		return err // requests may still come: the union must stay open
 	}
 	if s.discarded != nil && s.discarded() {
@@ -214,9 +214,10 @@ func (s *service) checkMountpoint() error {
 }
 
 // wait returns when the mount is gone. A signal takes it away: at once, or,
-// while somebody uses it, out of sight, to end with its last user.
+// while somebody uses it, out of sight, to end with its last user. Where it cannot be found a second signal ends the
+// service: it may have gone with the mount that it was in, and that may be there only because the layers in it are open here.
 func (s *service) wait(server *fusefs.Server, served <-chan error, stop <-chan os.Signal) error {
-	detached := false
+	detached, away := false, false
 	for {
 		select {
 		case err := <-served:
@@ -228,13 +229,26 @@ func (s *service) wait(server *fusefs.Server, served <-chan error, stop <-chan o
 				s.say("%v: still in use by somebody; ends with its last user", sig)
 				continue
 			}
+			if away {
+				return errAway
+			}
 			err := server.Unmount()
 			if errors.Is(err, unix.EBUSY) {
 				s.say("%v: in use; detached, ends with its last user", sig)
 				err = fusefs.Detach(s.mountpoint)
 				detached = err == nil
 			}
-			if err != nil && !errors.Is(err, unix.EINVAL) { // EINVAL: somebody was faster
+			switch {
+			case err == nil:
+			case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOENT):
+				select {
+				case err := <-served: // somebody was faster
+					return err
+				case <-time.After(time.Second):
+				}
+				away = true
+				s.say("%v: the mount is not at %s any more, and somewhere else; another signal ends it nevertheless", sig, s.mountpoint)
+			default:
 				s.say("%v: %v", sig, err)
 			}
 		}

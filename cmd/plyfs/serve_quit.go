@@ -12,6 +12,9 @@ import (
 // errPinned: the mount is gone from here, and lives on in another mount namespace.
 var errPinned = errors.New("another mount namespace still has a copy of the mount: the writable layer was left as it is")
 
+// errAway: a second signal, for a mount that cannot be found.
+var errAway = errors.New("the mount is not where it was: ended without it, the writable layer was left as it is")
+
 // takeAway ends the mount of a container whose command has ended. Somebody on the host
 // may still use it; they lose it, with nothing of what they wrote.
 func (s *service) takeAway(server *fusefs.Server, served <-chan error) error {
