@@ -39,7 +39,7 @@ func TestReadOnlyStore(t *testing.T) {
 	if err != nil || string(b) != "x" {
 		t.Errorf("%q, %v", b, err)
 	}
-	for _, args := range [][]string{{"image", "load", dir + "/in", "--name", "new:v1"}, {"image", "tag", "app:v1", "b:v1"}, {"image", "rm", "app:v1"}, {"image", "prune"}, {"commit", "box", "b:v1"}, {"image", "save", "-o", dir + "/out.tar", "app:v1"}} {
+	for _, args := range [][]string{{"image", "load", "-q", "--name", "new:v1", dir + "/in"}, {"image", "tag", "app:v1", "b:v1"}, {"image", "rm", "app:v1"}, {"image", "prune"}, {"commit", "box", "b:v1"}, {"image", "save", "-o", dir + "/out.tar", "app:v1"}} {
 		c.Fails("read-only file system", args...)
 	}
 }

@@ -102,7 +102,7 @@ func TestPull(t *testing.T) {
 		ref, want string
 		o         image.PullOptions
 	}{
-		{host + "/team/none:v1", "NAME_UNKNOWN", image.PullOptions{}},
+		{host + "/team/none:v1", "has no such image", image.PullOptions{}},
 		{host + "/team/app:v2", "no image for linux/riscv64", image.PullOptions{Platform: arm}},
 		{"UPPER/case", "", image.PullOptions{}},
 	} {
