@@ -20,8 +20,9 @@ func TestExitCodesAndSignals(t *testing.T) {
 		c.Ends(125, "run", "--rm", "nosuch:v1", "true")
 		c.Ends(126, "run", "--rm", "app:v1", "/data/list")
 		c.Ends(127, "run", "--rm", "app:v1", "nosuch")
-		const waits = "for s in 1 2 10 15; do trap \"exit $s\" $s; done; echo ready; while :; do sleep 0.05; done"
-		for sig, want := range map[os.Signal]int{unix.SIGTERM: 15, unix.SIGINT: 2, unix.SIGHUP: 1, unix.SIGUSR1: 10} {
+		const waits = "for s in 1 2 10 14 15 18 28 37; do trap \"exit $s\" $s; done; echo ready; while :; do sleep 0.05; done"
+		for sig, want := range map[os.Signal]int{unix.SIGTERM: 15, unix.SIGINT: 2, unix.SIGHUP: 1, unix.SIGUSR1: 10, unix.SIGALRM: 14, unix.SIGCONT: 18,
+			unix.SIGWINCH: 28, unix.Signal(37): 37} {
 			cmd := c.Begin("run", "--rm", "app:v1", "sh", "-c", waits)
 			if err := cmd.Process.Signal(sig); err != nil {
 				t.Error(err)
@@ -58,6 +59,14 @@ func TestExitCodesAndSignals(t *testing.T) {
 			t.Errorf("ps -a: %s", out)
 		}
 		c.Do("rm", "usr")
+		// systemd asks for one of real time.
+		c.Do("run", "-d", "--name", "rt", "--stop-signal", "RTMIN+3", "app:v1", "sh", "-c", waits)
+		await(t, "its traps", func() bool { return c.Do("logs", "rt") == "ready\n" })
+		c.Do("stop", "-t", "20", "rt")
+		if out := c.Do("ps", "-a"); !strings.Contains(out, "exited (37)") {
+			t.Errorf("ps -a: %s", out)
+		}
+		c.Do("rm", "rt")
 	})
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/plyfs/plyfs/cmd/plyfs/cell"
 	"github.com/plyfs/plyfs/layer/store"
+	"github.com/plyfs/plyfs/layer/store/userns"
 )
 
 // Failure is why there is no exit code of a command; Code is that to end with instead.
@@ -270,7 +271,7 @@ func (s *Session) raw(input bool) func() {
 // asks for an end ends our waiting. The function it returns ends that.
 func (s *Session) ForwardSignals() func() {
 	ch := make(chan os.Signal, 16)
-	signal.Notify(ch, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2)
+	signal.Notify(ch, userns.Meant()...)
 	go func() {
 		asked := 0
 		for sig := range ch {

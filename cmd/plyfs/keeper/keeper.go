@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
-	"strconv"
 	"sync"
 	"time"
 
@@ -324,25 +323,4 @@ func (k *Keeper) watchSignals() func() {
 		}
 	}()
 	return func() { signal.Stop(ch) }
-}
-
-// StopSignal reads the name or number of a signal; SIGTERM if there is none, or it makes no sense.
-func StopSignal(name string) unix.Signal {
-	if sig, err := ParseSignal(name); err == nil {
-		return sig
-	}
-	return unix.SIGTERM
-}
-
-// ParseSignal reads the name of a signal, with or without SIG, or its number.
-func ParseSignal(name string) (unix.Signal, error) {
-	if n, err := strconv.Atoi(name); err == nil && n > 0 && n < 65 {
-		return unix.Signal(n), nil
-	}
-	for _, full := range []string{name, "SIG" + name} {
-		if sig := unix.SignalNum(full); sig != 0 {
-			return sig, nil
-		}
-	}
-	return 0, fmt.Errorf("%q is no signal", name)
 }

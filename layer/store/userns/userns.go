@@ -12,12 +12,10 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"os/signal"
 	"runtime"
 	"syscall"
 
 	"golang.org/x/sys/unix"
-	"golang.org/x/term"
 
 	"github.com/plyfs/plyfs/layer/store/self"
 )
@@ -128,26 +126,4 @@ func waitForMaps() error {
 	os.Setenv(stageVariable, stageInside)
 	err := unix.Exec(self.Program(), os.Args, os.Environ())
 	return fmt.Errorf("exec in the user namespace: %w", err)
-}
-
-// forwardSignals hands signals to p. Those of the keyboard reach it without us: it is in our
-// process group. The function it returns ends that.
-func forwardSignals(p *os.Process) func() {
-	list := []os.Signal{unix.SIGTERM, unix.SIGHUP, unix.SIGUSR1, unix.SIGUSR2, unix.SIGWINCH}
-	if term.IsTerminal(0) || term.IsTerminal(1) || term.IsTerminal(2) {
-		signal.Ignore(unix.SIGINT, unix.SIGQUIT)
-	} else {
-		list = append(list, unix.SIGINT, unix.SIGQUIT)
-	}
-	ch := make(chan os.Signal, 8)
-	signal.Notify(ch, list...)
-	go func() {
-		for s := range ch {
-			_ = p.Signal(s)
-		}
-	}()
-	return func() {
-		signal.Stop(ch)
-		close(ch)
-	}
 }
