@@ -26,6 +26,10 @@ func (fs *FS) adopt(parent *Node, name string, f *found, seen uint64) (*Node, er
 		if shared {
 			key = &k
 		}
+	} else if f.upper {
+		if k := (linkKey{fs: fs.fsIndex(fs.upper), ino: f.st.Ino}); fs.nodes.inherits(k) {
+			key = &k
+		}
 	}
 	if !f.upper && guardOf(&f.st) == 0 {
 		n.guard.Store(uint32(guardKnown))

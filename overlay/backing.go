@@ -120,6 +120,11 @@ func (fs *FS) Renew(c *Caller, n *Node) (*Node, error) {
 		}
 		n.anchor = int32(fd)
 	}
+	var st Attr
+	if err := layer.Stat(int(n.anchor), "", &st); err != nil {
+		return nil, err
+	}
+	fs.nodes.renew(n, linkKey{fs: fs.fsIndex(fs.upper), ino: st.Ino})
 	for _, dead := range fs.nodes.detach(n) {
 		fs.bury(dead)
 	}

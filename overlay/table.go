@@ -16,6 +16,11 @@ type table struct {
 	last  *page // page of the newest node
 	links map[linkKey]*Node
 	live  int
+	// renewed are the nodes that [FS.Renew] took out of the view, by number, with the upper inodes they serve on, and
+	// heirs counts these: the node of such an inode is entered in links though it has one name. A further one may be
+	// made from the node that was taken out, and who looks that up must find the same node.
+	renewed map[uint64]linkKey
+	heirs   map[linkKey]int
 }
 
 const pageBits = 8
@@ -39,6 +44,8 @@ func (t *table) init() {
 	t.next = 1
 	t.pages = map[uint64]*page{}
 	t.links = map[linkKey]*Node{}
+	t.renewed = map[uint64]linkKey{}
+	t.heirs = map[linkKey]int{}
 }
 
 // insert numbers n. t.mu is held.
@@ -120,6 +127,12 @@ func (t *table) remove(n *Node) {
 	if n.links != nil && t.links[n.links.key] == n {
 		delete(t.links, n.links.key)
 	}
+	if k, ok := t.renewed[n.id]; ok {
+		delete(t.renewed, n.id)
+		if t.heirs[k]--; t.heirs[k] == 0 {
+			delete(t.heirs, k)
+		}
+	}
 }
 
 // child returns the live node of a name, with one more reference, or nil.
@@ -187,6 +200,23 @@ func (fs *FS) bury(n *Node) {
 	}
 	if anchor >= 0 {
 		unix.Close(int(anchor))
+	}
+}
+
+// inherits says whether a node was renewed that serves on the upper inode k.
+func (t *table) inherits(k linkKey) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.heirs[k] > 0
+}
+
+// renew notes that n serves on the upper inode k without a name.
+func (t *table) renew(n *Node, k linkKey) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if _, ok := t.renewed[n.id]; !ok {
+		t.renewed[n.id] = k
+		t.heirs[k]++
 	}
 }
 

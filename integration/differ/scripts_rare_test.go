@@ -262,4 +262,53 @@ var rareScripts = map[string]string{
 			copy c d/d 4422 2067 6223
 			flink 1 d/c
 			stat c`,
+	"no list to take away, after a swap": `
+		variant writeback
+		layer
+			mkdir c 02644
+			put c/c 195 423
+		run
+			rename c e
+			open 3 e/c rw
+			swap
+			as 0 077 rmacl e/c acl`,
+	"a name of a file that was handed over by descriptor, opened anew": `
+		variant passthrough
+		layer
+			put b 3 34
+		run
+			open 2 b r
+			flink 2 c
+			open 2 b a
+			stat c
+			fwrite 2 0 50 6
+			stat b
+			stat c
+			write b 0 100 3
+			stat c
+			close 2
+			utime c 2000073 2000066
+			stat b
+			link b d
+			append d 10 4
+			stat b
+			stat c
+			stat d`,
+	"a further name of a file that was handed over, by its old descriptor": `
+		variant passthrough
+		layer
+			put b 3 34
+			mkdir d 0755
+		run
+			open 2 b r
+			write b 0 50 6
+			flink 2 d/c
+			close 2
+			stat d/c
+			utime b 2000073 2000066
+			stat d/c
+			write d/c 0 60 7
+			stat b
+			unlink b
+			stat d/c`,
 }

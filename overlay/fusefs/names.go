@@ -48,6 +48,7 @@ func (s *session[N]) forget(r *request, _ N) unix.Errno {
 	r.silent = true
 	if in := decode[fuse.ForgetIn](r); in != nil {
 		s.fs.Forget(in.NodeId, in.Nlookup)
+		s.open.forgot(in.NodeId)
 		s.memory.forgot(1)
 	}
 	return 0
@@ -69,6 +70,7 @@ func (s *session[N]) batchForget(r *request, _ N) unix.Errno {
 	for i := 0; i < int(in.count) && len(rest) >= size; i++ {
 		o := (*one)(unsafe.Pointer(&rest[0]))
 		s.fs.Forget(o.node, o.count)
+		s.open.forgot(o.node)
 		rest = rest[size:]
 	}
 	s.memory.forgot(int(in.count))

@@ -19,13 +19,15 @@ type openFiles[N Node] struct {
 	s       *session[N]
 	handles atomic.Uint64 // last handle given
 
-	mu    sync.Mutex // guards nodes, refs and renewed of each, and split; a leaf
+	mu    sync.Mutex // guards nodes, refs of each, renewed and split; a leaf
 	nodes map[uint64]*openNode
-	// split counts the nodes that were handed over and are open still, by inode number: the kernel has
-	// two inodes of the file, and sees a change made through one of them by asking for the other.
-	split  map[uint64]int
-	splits atomic.Int32        // how many
-	dirs   map[uint64]*openDir // by handle; guarded by mu
+	// renewed are the nodes that were handed over, with their inode numbers, until the kernel forgets them: it may
+	// know one by a name still, if it was handed over by a descriptor, and open it anew. split counts them by inode
+	// number: the kernel has two inodes of the file, and sees a change made through one of them by asking for the other.
+	renewed map[uint64]uint64
+	split   map[uint64]int
+	splits  atomic.Int32        // how many
+	dirs    map[uint64]*openDir // by handle; guarded by mu
 }
 
 // openDir is one open of a directory that others change.
@@ -36,8 +38,7 @@ type openDir struct {
 
 // openNode is a node that is open.
 type openNode struct {
-	refs    int    // opens, and openings under way
-	renewed uint64 // the inode number, if it was handed over: who looks its names up finds the successor
+	refs int // opens, and openings under way
 
 	mu      sync.Mutex // guards the rest
 	backing int32      // id of the kernel's reference to the backing file, 0 if cached
@@ -47,7 +48,7 @@ type openNode struct {
 }
 
 func newOpenFiles[N Node](s *session[N]) *openFiles[N] {
-	return &openFiles[N]{s: s, nodes: map[uint64]*openNode{}, split: map[uint64]int{}, dirs: map[uint64]*openDir{}}
+	return &openFiles[N]{s: s, nodes: map[uint64]*openNode{}, renewed: map[uint64]uint64{}, split: map[uint64]int{}, dirs: map[uint64]*openDir{}}
 }
 
 // install puts the handlers into the dispatch table. What is not installed stays ENOSYS:
@@ -219,14 +220,33 @@ func (f *openFiles[N]) renew(r *request, x Renewer[N], n N) unix.Errno {
 	return unix.ESTALE
 }
 
-// parts notes, while the node is open, that there is to be another with its inode number.
+// parts notes, until the node is forgotten, that there is to be another with its inode number.
 func (f *openFiles[N]) parts(id, ino uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if h := f.nodes[id]; h != nil && h.renewed == 0 {
-		h.renewed = ino
+	if f.renewed[id] == 0 {
+		f.renewed[id] = ino
 		f.split[ino]++
 		f.splits.Add(1)
+	}
+}
+
+// forgot ends what parts began, if the node is no more.
+func (f *openFiles[N]) forgot(id uint64) {
+	var none N
+	if f == nil || f.splits.Load() == 0 || f.s.fs.Node(id) != none {
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	ino := f.renewed[id]
+	if ino == 0 {
+		return
+	}
+	delete(f.renewed, id)
+	f.splits.Add(-1)
+	if f.split[ino]--; f.split[ino] == 0 {
+		delete(f.split, ino)
 	}
 }
 
@@ -247,7 +267,7 @@ func (f *openFiles[N]) twofold(ino uint64) bool {
 func (f *openFiles[N]) beforeLink(r *request, n N) (renewed bool, e unix.Errno) {
 	f.mu.Lock()
 	h := f.nodes[n.ID()]
-	renewed = h != nil && h.renewed != 0
+	renewed = f.renewed[n.ID()] != 0
 	f.mu.Unlock()
 	x, ok := f.s.fs.(Renewer[N])
 	if h == nil || !ok || renewed {
@@ -324,12 +344,6 @@ func (f *openFiles[N]) leave(id uint64) *openNode {
 		return nil
 	}
 	delete(f.nodes, id)
-	if h.renewed != 0 {
-		f.splits.Add(-1)
-		if f.split[h.renewed]--; f.split[h.renewed] == 0 {
-			delete(f.split, h.renewed)
-		}
-	}
 	return h
 }
 
