@@ -179,6 +179,36 @@ func TestWeakIsNotImmutable(t *testing.T) {
 	}
 }
 
+// A server that is asked by name for the birth time of a file still knows one that was removed while open.
+func TestWeakFileRemovedWhileOpen(t *testing.T) {
+	l := harness.NewLayers(t, graftImage)
+	src := source(t, l, "src", "f file host")
+	w := weak(t, src, nil)
+	m := l.Plyfs(t, "--bind", w.at+":/data")
+	f := open(t, m.Path("data/new"), os.O_RDWR|os.O_CREATE|os.O_EXCL)
+	if err := os.Remove(m.Path("data/new")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteString("hello"); err != nil {
+		t.Error(err)
+	}
+	size := func(want int64) {
+		t.Helper()
+		var st unix.Stat_t
+		if err := unix.Fstat(int(f.Fd()), &st); err != nil || st.Size != want || st.Nlink != 0 {
+			t.Errorf("%d bytes of %d, %d names, %v", st.Size, want, st.Nlink, err)
+		}
+	}
+	size(5)
+	if err := f.Truncate(2); err != nil {
+		t.Error(err)
+	}
+	size(2)
+	if got := names(t, src); got != "file" {
+		t.Errorf("left in the source: %q", got)
+	}
+}
+
 // readLog returns what the daemon logged, but for what it says about passthrough: a weak
 // filesystem is a stacked one to the kernel.
 func readLog(t *testing.T, l *harness.Layers) string {
