@@ -57,6 +57,27 @@ func killSSHFS(t *testing.T, at string) {
 	}
 }
 
+// What it takes for a FUSE server without access lists or attributes to be known as that: the kernel answers that a
+// file has no list.
+func TestSourceAbilitiesOfSSHFS(t *testing.T) {
+	l := harness.NewLayers(t, graftImage)
+	far := source(t, l, "far", "f conf v1")
+	at := harness.SSHFS(t, far)
+	out, err := harness.Run("mount", "-v", "--lower", l.Lowers[0], "--bind", at+":/data", "--bind", at+":/ro:ro", "--tmpfs", "/run", l.Mnt)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	t.Cleanup(func() { _, _ = harness.Run("umount", l.Mnt) })
+	for _, want := range []string{"at /data: fuse +create -xattr -acl ", "at /ro: fuse -xattr read-only", "at /run: tmpfs +create +xattr +acl "} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in\n%s", want, out)
+		}
+	}
+	if got := names(t, far); got != "conf" {
+		t.Errorf("left in the source: %q", got)
+	}
+}
+
 func TestSourceSSHFS(t *testing.T) {
 	l := harness.NewLayers(t, graftImage)
 	far := source(t, l, "far", "f conf v1\nd dir")

@@ -1,7 +1,9 @@
 package graft
 
 import (
+	"encoding/binary"
 	"fmt"
+	"math"
 	"os"
 	"strings"
 
@@ -52,12 +54,13 @@ func (s *source) look(fd int) []string {
 		}
 		can = append(can, sign+what)
 	}
-	_, err := layer.Getxattr(fd, "", "system.posix_acl_access", nil)
-	if err == unix.ENODATA {
-		err = nil
-	}
-	note("acl", err)
 	if s.spec.ReadOnly || s.typ != unix.S_IFDIR {
+		// FUSE says of a filesystem without access lists that there is none.
+		if _, err := layer.Getxattr(fd, "", accessList, nil); err != unix.ENODATA {
+			note("acl", err)
+		} else if st.Type != unix.FUSE_SUPER_MAGIC {
+			note("acl", nil)
+		}
 		_, err := layer.ListxattrRaw(fd, "", nil)
 		note("xattr", err)
 		if s.spec.ReadOnly {
@@ -67,6 +70,22 @@ func (s *source) look(fd int) []string {
 	}
 	s.tryOut(fd, note)
 	return can
+}
+
+const accessList = "system.posix_acl_access"
+
+// aList returns an access list that says more than a mode can: one user besides the owner.
+func aList() []byte {
+	b := binary.LittleEndian.AppendUint32(nil, 2) // linux/posix_acl_xattr.h
+	for _, e := range []struct {
+		tag, perm uint16
+		id        uint32
+	}{{0x01, 6, math.MaxUint32}, {0x02, 4, uint32(os.Geteuid())}, {0x04, 0, math.MaxUint32}, {0x10, 4, math.MaxUint32}, {0x20, 0, math.MaxUint32}} {
+		b = binary.LittleEndian.AppendUint16(b, e.tag)
+		b = binary.LittleEndian.AppendUint16(b, e.perm)
+		b = binary.LittleEndian.AppendUint32(b, e.id)
+	}
+	return b
 }
 
 // tryOut makes a file in the root of the source, and tries on it what there is to try.
@@ -86,6 +105,7 @@ func (s *source) tryOut(fd int, note func(what string, err error)) {
 	}
 	defer unix.Close(f)
 	note("xattr", layer.Setxattr(fd, probe, "user.plyfs.probe", []byte("y"), 0))
+	note("acl", layer.Setxattr(fd, probe, accessList, aList(), 0))
 	note("hard-links", layer.Link(fd, probe, fd, probe+"-2"))
 	note("symlinks", layer.Symlink("x", fd, probe+"-3"))
 	note("chmod", layer.Chmod(fd, probe, 0o640))
