@@ -24,6 +24,7 @@ type generator struct {
 	often     int
 	favourite string
 	odd       int   // and on what is rare
+	held      int   // and on what is open
 	everybody int   // and not by root with the usual umask
 	users     bool  // but by others, too
 	flags     bool  // chattr
@@ -276,6 +277,8 @@ func (g *generator) ops(count int) next {
 			return op("swap"), true
 		case g.r.IntN(100) < g.often:
 			return g.somebody(g.data()), true
+		case g.r.IntN(100) < g.held:
+			return g.somebody(g.holding()), true
 		case g.r.IntN(100) < g.odd:
 			return g.somebody(g.rare()), true
 		case n < 60:
@@ -322,6 +325,7 @@ func Fuzz(parent string, seed uint64, only Only) (*Finding, error) {
 		g.often = 60
 	}
 	g.odd = []int{0, 10, 40}[r.IntN(3)]
+	g.held = []int{0, 0, 0, 60}[r.IntN(4)]
 	g.everybody = []int{0, 10, 50}[r.IntN(3)]
 	g.users = fuse
 	// With writeback it is the flush that fails.
