@@ -311,4 +311,19 @@ var rareScripts = map[string]string{
 			stat b
 			unlink b
 			stat d/c`,
+	"a file that gets another number when it is handed over": `
+		variant noindex-pass
+		layer
+			put b 3 34
+			link b c
+		run
+			open 2 b r
+			write b 0 100 3
+			stat b
+			fchmod 2 0600
+			stat b
+			fstat 2
+			write b 0 300 4
+			fstat 2
+			stat c`,
 }

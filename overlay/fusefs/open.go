@@ -216,6 +216,11 @@ func (f *openFiles[N]) renew(r *request, x Renewer[N], n N) unix.Errno {
 	if _, err := x.Renew(&r.caller, n); err != nil {
 		return errno(err)
 	}
+	// Without an index a file with other names has a number of its own now.
+	if err := f.s.fs.Getattr(n, &r.w.attr); err != nil {
+		return errno(err)
+	}
+	f.parts(n.ID(), r.w.attr.Ino)
 	_ = f.s.conn.invalInode(n.ID(), -1, 0) // only its attributes, for which the kernel takes no lock
 	return unix.ESTALE
 }
@@ -224,11 +229,13 @@ func (f *openFiles[N]) renew(r *request, x Renewer[N], n N) unix.Errno {
 func (f *openFiles[N]) parts(id, ino uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.renewed[id] == 0 {
-		f.renewed[id] = ino
-		f.split[ino]++
-		f.splits.Add(1)
+	if f.renewed[id] == ino {
+		return
 	}
+	f.joins(id)
+	f.renewed[id] = ino
+	f.split[ino]++
+	f.splits.Add(1)
 }
 
 // forgot ends what parts began, if the node is no more.
@@ -239,6 +246,11 @@ func (f *openFiles[N]) forgot(id uint64) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.joins(id)
+}
+
+// joins ends what parts began. f.mu is held.
+func (f *openFiles[N]) joins(id uint64) {
 	ino := f.renewed[id]
 	if ino == 0 {
 		return
