@@ -1,6 +1,7 @@
 package graft
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"os"
@@ -207,6 +208,42 @@ func TestWeakFileRemovedWhileOpen(t *testing.T) {
 	if got := names(t, src); got != "file" {
 		t.Errorf("left in the source: %q", got)
 	}
+}
+
+// A server that does not trust root: a file that only its owner may open can be locked by him, and the lock is the source's.
+func TestWeakSourceSquashesRoot(t *testing.T) {
+	harness.NeedUser(t)
+	l := harness.NewLayers(t, graftImage)
+	src := source(t, l, "src", fmt.Sprintf("f file host\nm file 600\nu file %d %[1]d", harness.UserID))
+	w := weak(t, src, map[string]unix.Errno{"root": unix.EACCES})
+	m := l.Plyfs(t, "--bind", w.at+":/data")
+	for _, dir := range []string{l.Root, filepath.Dir(l.Root)} {
+		if err := os.Chmod(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := harness.AsUser("/", "sh", "-c", `exec 3<>"$1" && timeout 60 flock 3 && echo locked && read line`, "sh", m.Path("data/file"))
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		in.Close()
+		_ = cmd.Wait()
+	})
+	if line, err := bufio.NewReader(out).ReadString('\n'); line != "locked\n" {
+		t.Fatalf("%q, %v", line, err)
+	}
+	host := open(t, src+"/file", os.O_RDWR)
+	is(t, "the host", unix.Flock(int(host.Fd()), unix.LOCK_EX|unix.LOCK_NB), unix.EAGAIN)
 }
 
 // readLog returns what the daemon logged, but for what it says about passthrough: a weak

@@ -131,6 +131,8 @@ func serveWeak(spec string) error {
 	}
 	w.RawFileSystem = fs.NewNodeFS(root, &fs.Options{}) // nothing is remembered
 	_, locks := w.lacks["lock"]
+	_, squash := w.lacks["root"]
+	locks = locks || squash
 	_, noAttrs := w.lacks["xattr"]
 	server, err := fuse.NewServer(w, at, &fuse.MountOptions{
 		AllowOther: true, DirectMountStrict: true, FsName: "weak", Name: "weak", EnableLocks: locks, EnableAcl: !noAttrs,
@@ -310,6 +312,11 @@ func (w *weakFS) Tmpfile(c done, in *fuse.CreateIn, out *fuse.CreateOut) fuse.St
 func (w *weakFS) Open(c done, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
 	if e := w.no("open"); e != 0 {
 		return e
+	}
+	if in.Uid == 0 {
+		if e := w.no("root"); e != 0 {
+			return e
+		}
 	}
 	e := w.RawFileSystem.Open(c, in, out)
 	out.OpenFlags |= fuse.FOPEN_DIRECT_IO // no page cache: each read is asked

@@ -75,3 +75,28 @@ func TestUserGraftsInNamespace(t *testing.T) {
 	l := userGrafts(t)
 	runAsUser(t, l, "unshare", "-Ur", "-m", "sh")
 }
+
+// A file whose mode lets nobody open it can be locked by who has it open: the others of the mount are kept out.
+func TestUserLocksOfFilesThatCannotBeOpened(t *testing.T) {
+	l := userGrafts(t)
+	if out, err := asUser(t, l, "mount", "--lower", "lower1", "--log", "log", "--bind", "src:/data", "mnt"); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	t.Cleanup(func() { _, _ = asUser(t, l, "umount", "mnt") })
+	out := script(t, harness.AsUser(l.Root, "sh"), `
+cd mnt/data
+umask 577
+exec 3>secret
+timeout 60 flock 3 || echo "lock: $?"
+flock -n 3 || echo "once more: $?"
+(exec 4>>secret; ! flock -n 4 || echo "two have it")
+exec 3>&-
+(exec 4>>secret; timeout 60 flock 4 || echo "the next one: $?")
+rm -f secret
+cd ../..
+grep -c 'exclude nobody outside' log
+`)
+	if out != "1\n" {
+		t.Error(out)
+	}
+}

@@ -132,10 +132,10 @@ type (
 	// does not share the work. A lock belongs to a node, an owner, and the open file
 	// (handle) it was set through.
 	Locker[N Node] interface {
-		Getlk(n N, owner uint64, lk *Lock) error
+		Getlk(c *Caller, n N, owner uint64, lk *Lock) error
 		// Setlk sets or removes a lock; EAGAIN if another is in the way. With wait it
 		// waits for that one to go, until cancel is closed (EINTR).
-		Setlk(n N, handle, owner uint64, lk *Lock, flock, wait bool, cancel <-chan struct{}) error
+		Setlk(c *Caller, n N, handle, owner uint64, lk *Lock, flock, wait bool, cancel <-chan struct{}) error
 		// Unlock removes the POSIX locks of an owner: it closed a descriptor of n.
 		Unlock(n N, owner uint64)
 		// Released removes what was set through a handle that is gone.

@@ -13,7 +13,7 @@ func (s *session[N]) getlk(r *request, n N) unix.Errno {
 		return unix.EIO
 	}
 	lk := Lock{in.Lk.Start, in.Lk.End, in.Lk.Typ, in.Lk.Pid}
-	if err := s.locks.Getlk(n, in.Owner, &lk); err != nil {
+	if err := s.locks.Getlk(&r.caller, n, in.Owner, &lk); err != nil {
 		return errno(err)
 	}
 	answer[fuse.LkOut](r).Lk = fuse.FileLock{Start: lk.Start, End: lk.End, Typ: lk.Type, Pid: lk.PID}
@@ -27,18 +27,19 @@ func (s *session[N]) setlk(r *request, n N) unix.Errno {
 		return unix.EIO
 	}
 	lk := Lock{in.Lk.Start, in.Lk.End, in.Lk.Typ, in.Lk.Pid}
+	caller := r.caller // r is not ours while we wait
 	handle, owner, flock := in.Fh, in.Owner, in.LkFlags&fuse.LK_FLOCK != 0
-	e := errno(s.locks.Setlk(n, handle, owner, &lk, flock, false, nil))
+	e := errno(s.locks.Setlk(&caller, n, handle, owner, &lk, flock, false, nil))
 	if e != unix.EAGAIN {
 		return e
 	}
 	if r.hdr.Opcode == opSetlk {
 		return s.settled(r, func() unix.Errno {
-			return errno(s.locks.Setlk(n, handle, owner, &lk, flock, false, nil))
+			return errno(s.locks.Setlk(&caller, n, handle, owner, &lk, flock, false, nil))
 		})
 	}
 	return s.conn.later(r, func(cancel <-chan struct{}) unix.Errno {
-		return errno(s.locks.Setlk(n, handle, owner, &lk, flock, true, cancel))
+		return errno(s.locks.Setlk(&caller, n, handle, owner, &lk, flock, true, cancel))
 	})
 }
 

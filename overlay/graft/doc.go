@@ -49,6 +49,7 @@
 //
 //	fileLocks.mu (POSIX and BSD locks of one file; held while it is opened for a new owner, and while the
 //	  │           system call tries)
+//	  ├─► inode.mu
 //	  ├─► source.mu
 //	  └─► inode.opening
 //

@@ -10,13 +10,15 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/plyfs/plyfs/layer"
+	"github.com/plyfs/plyfs/overlay"
 	"github.com/plyfs/plyfs/overlay/fusefs"
 )
 
 // Locks are kept by the host, on the file itself, so that everybody who shares a source excludes
 // everybody else. A POSIX lock belongs to a process, and all callers are one process
 // here; so each owner has an open file description of its own, with locks of that (F_OFD_SETLK,
-// flock). Files of the overlay, which nobody else sees, have a stand-in in memory for it.
+// flock). Files of the overlay, which nobody else sees, have a stand-in in memory for it; so have those of a source
+// that cannot be opened once more.
 
 // lockTable has the files that have locks.
 type lockTable struct {
@@ -32,7 +34,7 @@ type fileLocks struct {
 
 	mu      sync.Mutex // guards the rest
 	owners  map[lockOwner]*owned
-	standIn *desc         // nil for live files
+	standIn *desc         // nil for live files that can be opened
 	changed chan struct{} // closed when a lock went
 }
 
@@ -123,34 +125,61 @@ func (f *fileLocks) giveUp(k lockOwner) {
 	f.mu.Unlock()
 }
 
-// openLock opens the file of n for one owner.
-func (u *Union) openLock(n Node, f *fileLocks) (int, error) {
+// openLock opens the file of n for one owner. f.mu is held.
+func (u *Union) openLock(c *overlay.Caller, n Node, f *fileLocks, flock bool) (int, error) {
 	if n.g == nil {
-		if f.standIn == nil {
-			fd, err := unix.MemfdCreate("plyfs-locks", unix.MFD_CLOEXEC)
-			if err != nil {
-				return -1, err
-			}
-			f.standIn = newDesc(fd)
-		}
-		return layer.Open(f.standIn.fd, "", unix.O_RDWR, 0)
+		return f.openStandIn()
 	}
 	fd := -1
-	err := u.at(n.g, func(own int) (err error) {
-		if !n.g.src.spec.ReadOnly {
-			fd, err = layer.Open(own, "", unix.O_RDWR|unix.O_NONBLOCK, 0)
-			if err == nil || isGone(err) {
+	open := func(flags int) error {
+		return u.at(n.g, func(own int) error {
+			return u.may(c, n.g, func() (err error) {
+				fd, err = layer.Open(own, "", flags|unix.O_NONBLOCK, 0)
 				return err
-			}
+			})
+		})
+	}
+	var err error = unix.EROFS
+	if !n.g.src.spec.ReadOnly {
+		if err = open(unix.O_RDWR); err == nil || isGone(err) {
+			return fd, err
 		}
-		fd, err = layer.Open(own, "", unix.O_RDONLY|unix.O_NONBLOCK, 0)
-		return err
-	})
-	return fd, err
+	}
+	// For reading it is enough, unless the file is open for writing by somebody, though its mode lets nobody do that.
+	if flock || err != unix.EACCES || !n.g.written() {
+		err = open(unix.O_RDONLY)
+	}
+	if err != unix.EACCES {
+		return fd, err
+	}
+	s := n.g.src
+	if _, said := s.said.LoadOrStore("inner locks", true); !said {
+		s.u.logf("%s %s at %s: locks of files whose mode does not let plyfs open them exclude nobody outside of this mount", s.spec.Kind, s.path, s.spec.Target)
+	}
+	return f.openStandIn()
+}
+
+// written says whether g is open for writing.
+func (g *inode) written() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.writers > 0
+}
+
+// openStandIn opens what stands for a file that is not there to be locked. f.mu is held.
+func (f *fileLocks) openStandIn() (int, error) {
+	if f.standIn == nil {
+		fd, err := unix.MemfdCreate("plyfs-locks", unix.MFD_CLOEXEC)
+		if err != nil {
+			return -1, err
+		}
+		f.standIn = newDesc(fd)
+	}
+	return layer.Open(f.standIn.fd, "", unix.O_RDWR, 0)
 }
 
 // Setlk implements fusefs.Locker.
-func (u *Union) Setlk(n Node, handle, owner uint64, lk *fusefs.Lock, flock, wait bool, cancel <-chan struct{}) error {
+func (u *Union) Setlk(c *overlay.Caller, n Node, handle, owner uint64, lk *fusefs.Lock, flock, wait bool, cancel <-chan struct{}) error {
 	k := lockOwner{owner, flock}
 	f := u.locks.get(n.ID(), lk.Type != unix.F_UNLCK)
 	if f == nil {
@@ -160,11 +189,8 @@ func (u *Union) Setlk(n Node, handle, owner uint64, lk *fusefs.Lock, flock, wait
 	for pause := 250 * time.Microsecond; ; pause = min(2*pause, 10*time.Millisecond) {
 		f.mu.Lock()
 		changed := f.changed
-		err := u.tryLock(n, f, k, handle, lk)
+		err := u.tryLock(c, n, f, k, handle, lk)
 		f.mu.Unlock()
-		if err == unix.EACCES { // what POSIX allows in its place
-			err = unix.EAGAIN
-		}
 		switch {
 		case err == nil:
 			return nil
@@ -190,13 +216,13 @@ func (u *Union) Setlk(n Node, handle, owner uint64, lk *fusefs.Lock, flock, wait
 }
 
 // tryLock sets or removes one lock without waiting. f.mu is held.
-func (u *Union) tryLock(n Node, f *fileLocks, k lockOwner, handle uint64, lk *fusefs.Lock) error {
+func (u *Union) tryLock(c *overlay.Caller, n Node, f *fileLocks, k lockOwner, handle uint64, lk *fusefs.Lock) error {
 	o := f.owners[k]
 	if o == nil {
 		if lk.Type == unix.F_UNLCK {
 			return nil
 		}
-		fd, err := u.openLock(n, f)
+		fd, err := u.openLock(c, n, f, k.flock)
 		if err != nil {
 			return err
 		}
@@ -211,7 +237,10 @@ func (u *Union) tryLock(n Node, f *fileLocks, k lockOwner, handle uint64, lk *fu
 		arg := toFlock(lk)
 		err = retry(func() error { return unix.FcntlFlock(uintptr(o.fd), unix.F_OFD_SETLK, &arg) })
 	}
-	if err != nil {
+	switch {
+	case err == unix.EACCES: // what POSIX allows in its place
+		return unix.EAGAIN
+	case err != nil:
 		return err
 	}
 	o.note(lk)
@@ -258,7 +287,7 @@ func toFlock(lk *fusefs.Lock) unix.Flock_t {
 }
 
 // Getlk implements fusefs.Locker.
-func (u *Union) Getlk(n Node, owner uint64, lk *fusefs.Lock) error {
+func (u *Union) Getlk(c *overlay.Caller, n Node, owner uint64, lk *fusefs.Lock) error {
 	f := u.locks.get(n.ID(), true)
 	defer u.locks.put(n.ID(), f)
 	f.mu.Lock()
@@ -268,7 +297,7 @@ func (u *Union) Getlk(n Node, owner uint64, lk *fusefs.Lock) error {
 	if o := f.owners[k]; o != nil {
 		fd = o.fd
 	} else {
-		own, err := u.openLock(n, f)
+		own, err := u.openLock(c, n, f, false)
 		if err != nil {
 			return err
 		}
