@@ -326,4 +326,15 @@ var rareScripts = map[string]string{
 			write b 0 300 4
 			fstat 2
 			stat c`,
+	"an attribute of a removed file whose number another one shows": `
+		variant noindex
+		layer
+			mkdir a 04755
+			put a/d 113 415
+			link a/d b
+		run
+			open 2 a/d r
+			unlink a/d
+			fsetx 2 security.s w815
+			stat b`,
 }
