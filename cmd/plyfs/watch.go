@@ -40,7 +40,7 @@ func runWatch(c *command, args []string) error {
 	return c.on(f, *root, "", func(p place) error { return watch(p, *asJSON) })
 }
 
-// watch prints the copy-ups of a mount until its end.
+// watch prints the copy-ups of a mount until its end. It is an error if the daemon ends and leaves the mount.
 func watch(p place, asJSON bool) error {
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, unix.SIGINT, unix.SIGTERM)
@@ -49,18 +49,24 @@ func watch(p place, asJSON bool) error {
 		os.Exit(0)
 	}()
 	cursor, seen := "", uint64(0)
+	dead := false
 	for started := false; ; started = true {
 		var page struct {
 			Cursor string      `json:"cursor"`
 			Events []cow.Event `json:"events"`
 		}
 		err := ask(p, fusefs.CtlEvents+cursor, &page)
-		if started && (errors.Is(err, errNoMount) || errors.Is(err, fusefs.ErrDead)) {
+		switch {
+		case started && errors.Is(err, errNoMount):
 			return nil // the mount ended
-		}
-		if err != nil {
+		case started && errors.Is(err, fusefs.ErrDead) && !dead:
+			dead = true // it may end just now, or the daemon was killed
+			time.Sleep(watchEvery)
+			continue
+		case err != nil:
 			return err
 		}
+		dead = false
 		cursor = page.Cursor
 		for _, ev := range page.Events {
 			if seen > 0 && ev.Seq > seen+1 {

@@ -143,22 +143,40 @@ func TestWatch(t *testing.T) {
 	}
 }
 
-// TestWatchEndsWithTheMount, whichever way that goes; nor does it keep a mount from being unmounted.
+// TestWatchEndsWithTheMount, whichever way that goes; nor does it keep a mount from being unmounted. Of a daemon that was
+// killed it says so.
 func TestWatchEndsWithTheMount(t *testing.T) {
-	for name, end := range map[string]func(t *testing.T, m *harness.Mount){
-		"unmounted": func(t *testing.T, m *harness.Mount) {
+	for name, how := range map[string]struct {
+		end  func(t *testing.T, m *harness.Mount)
+		says string
+	}{
+		"unmounted": {func(t *testing.T, m *harness.Mount) {
 			if out, err := harness.Run("umount", m.Dir); err != nil {
 				t.Errorf("umount: %v\n%s", err, out)
 			}
-		},
-		"detached": func(t *testing.T, m *harness.Mount) { must(t, unix.Unmount(m.Dir, unix.MNT_DETACH)) },
-		"killed":   func(t *testing.T, m *harness.Mount) { must(t, unix.Kill(m.PID(), unix.SIGKILL)) },
+		}, ""},
+		"detached": {func(t *testing.T, m *harness.Mount) { must(t, unix.Unmount(m.Dir, unix.MNT_DETACH)) }, ""},
+		"killed":   {func(t *testing.T, m *harness.Mount) { must(t, unix.Kill(m.PID(), unix.SIGKILL)) }, "dead daemon"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, m := watched(t)
 			w := watch(t, m)
-			end(t, m)
-			w.end(t)
+			how.end(t, m)
+			if how.says == "" {
+				w.end(t)
+				return
+			}
+			if line := w.next(t); !strings.Contains(line, how.says) {
+				t.Errorf("plyfs watch says %q", line)
+			}
+			select {
+			case err := <-w.ended:
+				if err == nil {
+					t.Error("plyfs watch ends as if nothing had happened")
+				}
+			case <-time.After(patience):
+				t.Error("plyfs watch does not end")
+			}
 		})
 	}
 }
