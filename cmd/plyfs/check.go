@@ -137,22 +137,22 @@ func (s *subject) layers() (layers []string, err error) {
 }
 
 func (r *layerReport) print() {
-	fmt.Printf("%s: %d files and directories", oneLine(r.Layer), r.Files)
+	fmt.Fprintf(stdout, "%s: %d files and directories", oneLine(r.Layer), r.Files)
 	kinds := make([]string, 0, len(r.Marks))
 	for k := range r.Marks {
 		kinds = append(kinds, k)
 	}
 	slices.Sort(kinds)
 	for _, k := range kinds {
-		fmt.Printf(", %d %s", r.Marks[k], k)
+		fmt.Fprintf(stdout, ", %d %s", r.Marks[k], k)
 	}
-	fmt.Println()
+	fmt.Fprintln(stdout)
 	for _, x := range r.Findings {
 		word := "note"
 		if x.Wrong {
 			word = "wrong"
 		}
-		fmt.Printf("  %s: %s: %s\n", word, oneLine(x.Path), x.Text)
+		fmt.Fprintf(stdout, "  %s: %s: %s\n", word, oneLine(x.Path), x.Text)
 	}
 }
 

@@ -55,7 +55,7 @@ func (c *command) flags() *pflag.FlagSet {
 	f := pflag.NewFlagSet(c.name, pflag.ContinueOnError)
 	f.SetOutput(io.Discard)
 	f.SortFlags = false
-	f.Usage = func() { c.help(os.Stdout, f) }
+	f.Usage = func() { c.help(stdout, f) }
 	return f
 }
 

@@ -65,7 +65,7 @@ func runCommit(c *command, args []string) error {
 	if *asJSON {
 		return printJSON(img)
 	}
-	fmt.Println(img.ID)
+	fmt.Fprintln(stdout, img.ID)
 	return nil
 }
 

@@ -55,7 +55,7 @@ func printDiff(p place, asJSON bool) error {
 		return printJSON(changes)
 	}
 	for _, ch := range changes {
-		fmt.Println(ch.Kind, oneLine(ch.Path))
+		fmt.Fprintln(stdout, ch.Kind, oneLine(ch.Path))
 	}
 	return nil
 }

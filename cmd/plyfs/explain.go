@@ -75,9 +75,9 @@ func runExplain(c *command, args []string) error {
 		}
 		if !*asJSON {
 			if len(found) > 0 {
-				fmt.Println()
+				fmt.Fprintln(stdout)
 			}
-			printExplanation(os.Stdout, e)
+			printExplanation(stdout, e)
 		}
 		found = append(found, e)
 		return nil

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"text/tabwriter"
 
@@ -25,10 +24,10 @@ func runHelp(c *command, args []string) error {
 	}
 	switch topic := strings.Join(f.Args(), " "); topic {
 	case "":
-		printOverview(os.Stdout)
+		printOverview(stdout)
 		return nil
 	case "options":
-		printOptions(os.Stdout)
+		printOptions(stdout)
 		return nil
 	default:
 		about := findCommand(topic)

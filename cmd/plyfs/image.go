@@ -33,7 +33,7 @@ func runImage(c *command, args []string) error {
 			return usagef("image: unknown command %q", args[0])
 		}
 	}
-	w := io.Writer(os.Stdout)
+	w := io.Writer(stdout)
 	if len(args) == 0 {
 		w = os.Stderr
 	}

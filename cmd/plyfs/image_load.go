@@ -211,7 +211,7 @@ func (l *loadFlags) add(ctx context.Context, s *store.Store, in *image.Image, so
 	switch {
 	case *l.json:
 	case *l.quiet:
-		fmt.Println(img.ID)
+		fmt.Fprintln(stdout, img.ID)
 	default:
 		for _, layer := range img.Layers {
 			for _, note := range layer.Notes {
@@ -226,7 +226,7 @@ func (l *loadFlags) add(ctx context.Context, s *store.Store, in *image.Image, so
 		if n := len(img.Layers); n != 1 {
 			layers = fmt.Sprintf("%d layers", n)
 		}
-		fmt.Printf("%s  %s  %s, %s\n", name, store.ShortID(img.ID), layers, bytesText(img.Size))
+		fmt.Fprintf(stdout, "%s  %s  %s, %s\n", name, store.ShortID(img.ID), layers, bytesText(img.Size))
 	}
 	return img, nil
 }

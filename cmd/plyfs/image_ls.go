@@ -108,7 +108,7 @@ func runImageInspect(c *command, args []string) error {
 	}
 	for i, img := range all {
 		if i > 0 {
-			fmt.Println()
+			fmt.Fprintln(stdout)
 		}
 		printImage(img)
 	}

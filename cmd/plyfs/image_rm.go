@@ -83,16 +83,16 @@ func runImagePrune(c *command, args []string) error {
 
 func printRemoved(r *store.Removed) {
 	for _, n := range r.Names {
-		fmt.Println("name", n)
+		fmt.Fprintln(stdout, "name", n)
 	}
 	for _, id := range r.Images {
-		fmt.Println("image", store.ShortID(id))
+		fmt.Fprintln(stdout, "image", store.ShortID(id))
 	}
 	for _, id := range r.Layers {
-		fmt.Println("layer", store.ShortID(id))
+		fmt.Fprintln(stdout, "layer", store.ShortID(id))
 	}
 	if len(r.Layers) > 0 {
-		fmt.Println(bytesText(r.Size), "removed")
+		fmt.Fprintln(stdout, bytesText(r.Size), "removed")
 	}
 }
 
@@ -114,6 +114,6 @@ func runImageTag(c *command, args []string) error {
 	if *asJSON {
 		return printJSON(map[string]string{"name": full})
 	}
-	fmt.Println(full)
+	fmt.Fprintln(stdout, full)
 	return nil
 }

@@ -107,7 +107,7 @@ func runExercises(exercises []*lab.Exercise, o lab.Options, asJSON bool) error {
 		left += r.NotDone()
 		results = append(results, r)
 		if !asJSON && r.Skipped == "" {
-			r.Print(os.Stdout)
+			r.Print(stdout)
 		}
 	}
 	if asJSON {

@@ -41,9 +41,12 @@ func main() {
 	if err == nil {
 		err = dispatch(os.Args)
 	}
+	if err == nil || errors.Is(err, pflag.ErrHelp) {
+		err = stdout.err
+	}
 	var command exitCode
 	switch {
-	case err == nil || errors.Is(err, pflag.ErrHelp):
+	case err == nil:
 		return
 	case errors.As(err, &command): // it has said what there is to say
 		os.Exit(int(command))
@@ -99,7 +102,7 @@ func dispatch(argv []string) error {
 	}
 	switch args[0] {
 	case "-h", "--help":
-		printOverview(os.Stdout)
+		printOverview(stdout)
 		return nil
 	case "-V", "--version":
 		return printVersion(false)

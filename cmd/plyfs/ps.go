@@ -48,7 +48,7 @@ func runPs(c *command, args []string) error {
 		return printJSON(entries)
 	case *quiet:
 		for _, e := range entries {
-			fmt.Println(e.Name)
+			fmt.Fprintln(stdout, e.Name)
 		}
 		return nil
 	}
@@ -100,7 +100,7 @@ func entryOf(s *store.Store, c *store.Container) (psEntry, error) {
 // printEntry prints what was made of a container: its name, or all of it.
 func printEntry(s *store.Store, c *store.Container, asJSON bool) error {
 	if !asJSON {
-		fmt.Println(c.Name)
+		fmt.Fprintln(stdout, c.Name)
 		return nil
 	}
 	e, err := entryOf(s, c)
@@ -120,7 +120,7 @@ type report struct {
 
 func (r *report) add(c *store.Container) error {
 	if !r.json {
-		fmt.Println(c.Name)
+		fmt.Fprintln(stdout, c.Name)
 		return nil
 	}
 	e, err := entryOf(r.store, c)

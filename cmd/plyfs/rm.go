@@ -52,7 +52,7 @@ func removeEach(names []string, what string, asJSON bool, remove func(name strin
 		case asJSON:
 			gone = append(gone, name)
 		default:
-			fmt.Println(name)
+			fmt.Fprintln(stdout, name)
 		}
 		return nil
 	})

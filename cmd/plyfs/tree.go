@@ -46,7 +46,7 @@ func runTree(c *command, args []string) error {
 		if *asJSON {
 			return printJSON(b)
 		}
-		fmt.Printf("%s  [%s]\n", oneLine(b.Name), b.From)
+		fmt.Fprintf(stdout, "%s  [%s]\n", oneLine(b.Name), b.From)
 		printBranches(b.Children, "")
 		return nil
 	})
@@ -120,11 +120,11 @@ func printBranches(list []*branch, indent string) {
 		name := oneLine(b.Name)
 		switch {
 		case b.Deleted:
-			fmt.Printf("%s%s%s  [deleted by %s]\n", indent, elbow, name, b.From)
+			fmt.Fprintf(stdout, "%s%s%s  [deleted by %s]\n", indent, elbow, name, b.From)
 		case b.Type == "directory":
-			fmt.Printf("%s%s%s/  [%s]\n", indent, elbow, name, b.From)
+			fmt.Fprintf(stdout, "%s%s%s/  [%s]\n", indent, elbow, name, b.From)
 		default:
-			fmt.Printf("%s%s%s  [%s]\n", indent, elbow, name, b.From)
+			fmt.Fprintf(stdout, "%s%s%s  [%s]\n", indent, elbow, name, b.From)
 		}
 		printBranches(b.Children, indent+below)
 	}

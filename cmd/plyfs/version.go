@@ -49,6 +49,6 @@ func printVersion(asJSON bool) error {
 	if asJSON {
 		return printJSON(v)
 	}
-	fmt.Printf("plyfs version %s (%s, %s)\n", v.Version, v.Go, v.System)
+	fmt.Fprintf(stdout, "plyfs version %s (%s, %s)\n", v.Version, v.Go, v.System)
 	return nil
 }

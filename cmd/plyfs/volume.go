@@ -42,7 +42,7 @@ func runSub(c *command, list []*command, args []string) error {
 		return usagef("usage: plyfs %s %s", c.name, c.args)
 	}
 	if args[0] == "-h" || args[0] == "--help" {
-		c.help(os.Stdout, pflag.NewFlagSet("", pflag.ContinueOnError))
+		c.help(stdout, pflag.NewFlagSet("", pflag.ContinueOnError))
 		return pflag.ErrHelp
 	}
 	for _, sub := range list {
@@ -86,7 +86,7 @@ func runVolumeCreate(c *command, args []string) error {
 	if *asJSON {
 		return printJSON(v)
 	}
-	fmt.Println(v.Name)
+	fmt.Fprintln(stdout, v.Name)
 	return nil
 }
 
@@ -123,7 +123,7 @@ func runVolumeList(c *command, args []string) error {
 		return printJSON(all)
 	case *quiet:
 		for _, v := range all {
-			fmt.Println(v.Name)
+			fmt.Fprintln(stdout, v.Name)
 		}
 		return nil
 	}
@@ -196,7 +196,7 @@ func runVolumePrune(c *command, args []string) error {
 		return errors.Join(printJSON(removed), err)
 	}
 	for _, name := range removed {
-		fmt.Println(name)
+		fmt.Fprintln(stdout, name)
 	}
 	return err
 }
