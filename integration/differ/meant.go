@@ -34,8 +34,13 @@ func (s *stack) meant(o Op, want, got string) bool {
 		if err != nil || named || dir && got == "ok" || !dir && want != "ENOENT" && want != "EEXIST" {
 			return false
 		}
-		for _, v := range []*view{&s.kernel.view, &s.plyfs.view} {
-			_, _ = v.do(op("close", o.Args[0]))
+		for slot, h := range s.plyfs.view.slots { // every one of the file
+			if other, err := h.stat(); err != nil || other.Ino != st.Ino {
+				continue
+			}
+			for _, v := range []*view{&s.kernel.view, &s.plyfs.view} {
+				_, _ = v.do(op("close", slot))
+			}
 		}
 		return true
 	}

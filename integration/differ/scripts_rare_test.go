@@ -337,4 +337,14 @@ var rareScripts = map[string]string{
 			unlink a/d
 			fsetx 2 security.s w815
 			stat b`,
+	"two descriptors of a removed file that is changed": `
+		variant noindex
+		layer
+			put d 0 767
+		run
+			open 1 d r
+			open 0 d r
+			unlink d
+			fchmod 0 0000
+			fstat 1`,
 }
