@@ -11,11 +11,13 @@ import (
 	"hash"
 	"io"
 	"regexp"
+	"strings"
 	"sync"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/klauspost/compress/zstd"
+	"golang.org/x/sys/unix"
 )
 
 // ErrDigest is matched by the errors of contents that are not what their digest says.
@@ -60,6 +62,7 @@ func (l *Layer) Open(ctx context.Context, count func(n int)) (*Archive, error) {
 	in := bufio.NewReaderSize(raw, 64<<10)
 	plain, err := decompress(in)
 	if err != nil {
+		err = (&Archive{raw: raw, in: in}).Blame(err)
 		blob.Close()
 		return nil, err
 	}
@@ -88,6 +91,31 @@ func (a *Archive) Read(p []byte) (int, error) {
 		a.ended = true
 	}
 	return n, err
+}
+
+// Blame returns what is to be said of err, with which somebody stopped reading. Bytes that are not what the digest says
+// make no sense to a decompressor or as an archive, mostly, and are refused before all of them were read: the rest is, and
+// that the digest is wrong comes first.
+func (a *Archive) Blame(err error) error {
+	if errors.Is(err, ErrDigest) || a.raw.ctx.Err() != nil || !isAboutBytes(err) {
+		return err
+	}
+	var rest io.Reader = a.in
+	if a.raw.want == "" { // the archive's digest is all there is
+		if plain, ok := a.plain.(named); !ok || plain.name != "" {
+			return err
+		}
+		rest = a
+	}
+	if _, e := io.Copy(io.Discard, rest); errors.Is(e, ErrDigest) {
+		return fmt.Errorf("%w (%w)", e, err)
+	}
+	return err
+}
+
+// isAboutBytes reports whether an error may come from what was read, and not from where it was to be written.
+func isAboutBytes(err error) bool {
+	return !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT) && !errors.Is(err, unix.EIO) && !errors.Is(err, unix.EROFS)
 }
 
 // DiffID returns the digest of the archive, which has been read to its end.
@@ -143,7 +171,7 @@ func decompress(in *bufio.Reader) (io.ReadCloser, error) {
 	case begins("\x1f\x8b"):
 		z, err := gzip.NewReader(in)
 		if err != nil {
-			return nil, fmt.Errorf("gzip: %w", plainEOF(err))
+			return nil, compressed("gzip", plainEOF(err))
 		}
 		return named{z, z.Close, "gzip"}, nil
 	case begins("\x28\xb5\x2f\xfd"):
@@ -178,10 +206,18 @@ type named struct {
 
 func (d named) Read(p []byte) (int, error) {
 	n, err := d.r.Read(p)
-	if err != nil && err != io.EOF && d.name != "" && !errors.Is(err, ErrDigest) && !errors.Is(err, context.Canceled) {
-		err = fmt.Errorf("%s: %w", d.name, err)
+	if err != nil && err != io.EOF && d.name != "" && !errors.Is(err, context.Canceled) {
+		err = compressed(d.name, err)
 	}
 	return n, err
+}
+
+// compressed says of an error which decompressor has it, once.
+func compressed(name string, err error) error {
+	if errors.Is(err, ErrDigest) || strings.HasPrefix(err.Error(), name+": ") {
+		return err
+	}
+	return fmt.Errorf("%s: %w", name, err)
 }
 
 func (d named) Close() error { return d.close() }

@@ -293,7 +293,7 @@ func (a *adder) unpack(ctx context.Context, l *image.Layer, stage *Stage, below 
 	out, err := image.Unpack(ctx, archive, root, recipe, image.UnpackOptions{
 		Namespace: a.ns, Below: image.Below(below, a.ns), SkipDevices: a.ns == whiteout.User, OneOwner: userns.OneID(), NeedEnd: l.DiffID == ""})
 	if err != nil {
-		return "", err
+		return "", archive.Blame(err)
 	}
 	if err := recipe.Close(); err != nil {
 		return "", err
