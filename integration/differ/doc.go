@@ -6,7 +6,8 @@
 // life. Then both filesystems are mounted over the same layers, each with an upper of its
 // own, and the operations run on both. After each the results must be equal: errno, bytes,
 // attributes. At the end, and after remounting and after swapping the two uppers, the
-// trees must be equal too, and inode numbers must be what they were ([Dump]).
+// trees must be equal too, and inode numbers must be what they were ([Dump]). In the variant "graft" plyfs
+// shows a mount of the kernel's as a bind.
 //
 // Operations are lines of text (op.go lists them), so that a case is a short script that can be
 // printed, shrunk ([Shrink]), and kept as a regression test (scripts_test.go).

@@ -299,7 +299,7 @@ type Only struct {
 func Fuzz(parent string, seed uint64, only Only) (*Finding, error) {
 	r := rand.New(rand.NewPCG(seed, 0))
 	all := []string{"default", "default", "default", "uncached", "disk", "range", "range", "metacopy", "metacopy", "userxattr", "noindex", "mixed", "moves", "bare", "shared",
-		"passthrough", "writeback", "range-writeback", "range-pass", "range-shared", "range-metacopy", "metacopy-pass", "noindex-pass", "userxattr-pass", "mixed-pass", "mixed-range"}
+		"passthrough", "writeback", "range-writeback", "range-pass", "range-shared", "range-metacopy", "metacopy-pass", "noindex-pass", "userxattr-pass", "mixed-pass", "mixed-range", "graft"}
 	variant := all[r.IntN(len(all))]
 	if only.Variant != "" {
 		variant = only.Variant

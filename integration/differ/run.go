@@ -151,6 +151,9 @@ func (s *stack) compare(ops next) *Finding {
 			f.Log = append(f.Log, o.Name)
 			continue
 		}
+		if s.v.graft {
+			o = forKernel(o)
+		}
 		got := s.plyfs.view.run(o)
 		if s.v.alone {
 			f.Log = append(f.Log, fmt.Sprintf("%s = %s", o, got))
@@ -248,8 +251,8 @@ func (s *stack) again(swap bool) string {
 	if swap {
 		// Who has the other's upper must show what the kernel showed of it.
 		before = k.Inos
-		if s.v.mixed || len(k.odd) > 0 {
-			return "" // inode numbers are each one's own when filesystems are mixed
+		if s.v.mixed || s.v.graft || len(k.odd) > 0 {
+			return "" // inode numbers are each one's own when filesystems are mixed, and those of a graft marked as such
 		}
 		s.dropOwnNumbers(before)
 	}

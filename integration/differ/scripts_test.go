@@ -23,6 +23,26 @@ func TestScript(t *testing.T) {
 
 // scripts are what the fuzzer found, by what was wrong.
 var scripts = map[string]string{
+	"a grafted directory is the same when it was copied up": `
+		variant graft
+		fuse
+		layer
+			mkdir a 0755
+			mkdir a/a 0000
+			mkdir a/a/b 0644
+		run
+			open 0 a/a/b r
+			setx a/a user.y v31
+			rename a/a/b a/a`,
+	"a grafted file has set-id bits and what the access list leaves": `
+		variant graft
+		fuse
+		layer
+			mkdir a 0755
+		run
+			dacl . u=6,g=6,g1=6,m=4,o=0
+			create e 02644
+			stat e`,
 	"a lower directory shows its links": `
 		layer
 			mkdir e 0755

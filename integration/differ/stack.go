@@ -28,6 +28,8 @@ type variant struct {
 	parts  bool // the kernel parts hard links
 	// mode is a way of serving, by --mode: it needs a mount.
 	mode string
+	// graft: plyfs shows, as a bind over everything, what the kernel has mounted over its layers.
+	graft bool
 }
 
 var variants = map[string]*variant{
@@ -44,6 +46,8 @@ var variants = map[string]*variant{
 
 	"passthrough": {kernel: "redirect_dir=on,index=on,xino=off", fs: "tmpfs", mode: "passthrough"},
 	"shared":      {kernel: "redirect_dir=on,index=on,xino=off", fs: "tmpfs", mode: "shared"},
+
+	"graft": {kernel: "redirect_dir=on,index=on,xino=off", fs: "tmpfs", mode: "cached", graft: true},
 
 	"writeback":       {kernel: "redirect_dir=on,index=on,xino=off", plyfs: []string{"-o", "writeback=1"}, mode: "cached"},
 	"range-writeback": {kernel: "redirect_dir=on,index=on,xino=off", plyfs: []string{"-o", "writeback=1", "--threshold", "4k"}, mode: "cached"},
@@ -171,6 +175,9 @@ func (s *stack) mount() error {
 	return s.mountPlyfs()
 }
 
+// source is where the kernel mounts what is grafted.
+func (s *stack) source() string { return s.dir + "/source" }
+
 // startClock notes when the operations begin, once.
 func (s *stack) startClock() error {
 	if s.now == (unix.Timespec{}) {
@@ -213,11 +220,23 @@ func (s *stack) mountPlyfs() error {
 		p.view = s.newView(t)
 		return nil
 	}
-	args := []string{"mount"}
-	for _, d := range s.lowers {
-		args = append(args, "--lower", d)
+	args := []string{"mount", "--log", s.dir + "/log"}
+	if s.v.graft {
+		for _, d := range []string{s.source(), s.dir + "/empty"} {
+			if err := os.MkdirAll(d, 0o755); err != nil {
+				return err
+			}
+		}
+		if err := s.mountKernel(s.v.kernel, s.source(), p.upper, p.work); err != nil {
+			return err
+		}
+		args = append(args, "--lower", s.dir+"/empty", "--bind", s.source()+":/")
+	} else {
+		for _, d := range s.lowers {
+			args = append(args, "--lower", d)
+		}
+		args = append(args, "--upper", p.upper, "--work", p.work)
 	}
-	args = append(args, "--upper", p.upper, "--work", p.work, "--log", s.dir+"/log")
 	if s.v.mode != "" {
 		args = append(args, "--mode", s.v.mode)
 	}
@@ -232,6 +251,7 @@ func (s *stack) mountPlyfs() error {
 	}
 	p.pid = pid
 	p.view = s.newView(sysTree(p.mnt))
+	p.view.oracle = s.v.graft // what is below is the kernel's
 	return nil
 }
 
@@ -263,6 +283,11 @@ func (s *stack) unmount() error {
 		time.Sleep(time.Millisecond)
 	}
 	s.plyfs.pid = 0
+	if s.v.graft {
+		if err := unmount(s.source()); err != nil && err != unix.EINVAL {
+			return err
+		}
+	}
 	return s.fault()
 }
 

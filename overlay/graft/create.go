@@ -57,11 +57,31 @@ func (u *Union) mkdir(c *overlay.Caller, p *inode, name string, mode uint32, a *
 		if err := layer.Mkdir(fd, name, perm); err != nil {
 			return err
 		}
-		if perm&unix.S_ISUID != 0 { // mkdir(2) takes the sticky bit and permissions only
+		if perm&unix.S_ISUID == 0 { // mkdir(2) takes the sticky bit and permissions only
+			return nil
+		}
+		dir, err := layer.Open(fd, name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+		if err != nil {
 			return layer.Chmod(fd, name, perm)
 		}
-		return nil
+		defer unix.Close(dir)
+		return addSetID(dir, perm)
 	})
+}
+
+// addSetID gives what was just made the bits beside the permissions, which a default access list may have changed.
+func addSetID(fd int, perm uint32) error {
+	if perm&0o7000 == 0 {
+		return nil
+	}
+	var a overlay.Attr
+	if err := layer.Stat(fd, "", &a); err != nil {
+		return err
+	}
+	if want := uint32(a.Mode)&0o7777 | perm&0o7000; want != uint32(a.Mode)&0o7777 {
+		return unix.Fchmod(fd, want)
+	}
+	return nil
 }
 
 func (u *Union) mknod(c *overlay.Caller, p *inode, name string, mode, rdev uint32, a *overlay.Attr) (*inode, error) {
@@ -80,10 +100,7 @@ func (u *Union) mknod(c *overlay.Caller, p *inode, name string, mode, rdev uint3
 			return err
 		}
 		made = f
-		if perm&0o7000 != 0 { // open(2) leaves set-id bits out on some filesystems
-			return unix.Fchmod(f, perm)
-		}
-		return nil
+		return addSetID(f, perm) // open(2) leaves set-id bits out on some filesystems
 	})
 	if err != nil {
 		if made >= 0 {
@@ -193,7 +210,7 @@ func (u *Union) seen(p *inode, fd int, name string) {
 	if layer.Stat(fd, name, &a) != nil {
 		return
 	}
-	if n := u.known(p, name, keyOf(p.src.gen.Load(), &a)); n != nil {
+	if n := u.known(p, name, p.src.key(p.src.gen.Load(), &a)); n != nil {
 		u.nodes.unref(n, 1)
 	}
 }

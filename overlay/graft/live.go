@@ -69,7 +69,7 @@ func (u *Union) path(n *inode) (*desc, error) {
 	}
 	var a overlay.Attr
 	err = layer.Stat(fd, "", &a)
-	if err == nil && keyOf(n.key.gen, &a) != n.key {
+	if err == nil && n.src.key(n.key.gen, &a) != n.key {
 		err = unix.ESTALE // moved or replaced on the host: whoever wants it looks it up
 	}
 	if err != nil {
@@ -105,7 +105,7 @@ func (u *Union) find(p *inode, name string, a *overlay.Attr) (*inode, error) {
 // adopt returns the node of the object that a describes, name in the directory fd.
 func (u *Union) adopt(p *inode, fd int, name string, a *overlay.Attr) (*inode, error) {
 	gen := p.src.gen.Load()
-	if n := u.known(p, name, keyOf(gen, a)); n != nil {
+	if n := u.known(p, name, p.src.key(gen, a)); n != nil {
 		u.show(n, a)
 		return n, nil
 	}
@@ -140,7 +140,7 @@ func (u *Union) known(p *inode, name string, k key) *inode {
 // enter makes the node of an open descriptor, unless somebody else was faster. With no name
 // it is a file that has none.
 func (u *Union) enter(p *inode, name string, own int, gen uint32, a *overlay.Attr) *inode {
-	k := keyOf(gen, a)
+	k := p.src.key(gen, a)
 	if name != "" {
 		if n := u.known(p, name, k); n != nil {
 			unix.Close(own)

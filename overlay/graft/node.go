@@ -75,14 +75,16 @@ type inode struct {
 // directories to the kernel that walks in it.
 type key struct {
 	gen      uint32 // of the source
+	typ      uint16 // S_IFMT
 	mount    uint64 // of directories
 	dev, ino uint64
 	birth    int64
 }
 
-func keyOf(gen uint32, a *overlay.Attr) key {
-	k := key{gen: gen, dev: unix.Mkdev(a.Dev_major, a.Dev_minor), ino: a.Ino}
-	if a.Mask&unix.STATX_BTIME != 0 {
+// key returns the key of what a describes. In the kernel's overlayfs a file is born again when it is copied up.
+func (s *source) key(gen uint32, a *overlay.Attr) key {
+	k := key{gen: gen, typ: a.Mode & unix.S_IFMT, dev: unix.Mkdev(a.Dev_major, a.Dev_minor), ino: a.Ino}
+	if a.Mask&unix.STATX_BTIME != 0 && s.ground.magic != unix.OVERLAYFS_SUPER_MAGIC {
 		k.birth = a.Btime.Sec*1e9 + int64(a.Btime.Nsec)
 	}
 	if a.Mode&unix.S_IFMT == unix.S_IFDIR {

@@ -100,7 +100,7 @@ func (s *source) plant(fd int) error {
 		return unix.ELOOP
 	}
 	s.gen.Store(1)
-	n := &inode{typ: s.typ, src: s, top: true, key: keyOf(1, &a), ino: s.u.viewIno(&a)}
+	n := &inode{typ: s.typ, src: s, top: true, key: s.key(1, &a), ino: s.u.viewIno(&a)}
 	n.desc.Store(newDesc(fd))
 	s.root, s.first = n, a
 	s.u.show(n, &s.first)
