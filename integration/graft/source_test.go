@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -266,4 +267,79 @@ func TestBindSetGroupID(t *testing.T) {
 		t.Fatalf("%v: %s", err, out)
 	}
 	mode("its owner takes it to his group", 0o644)
+}
+
+// In the kernel's overlayfs a file is born again when it is copied up, and is the same file: who has its directory open,
+// or watches it, goes on.
+func TestSourceKernelOverlay(t *testing.T) {
+	harness.NeedRoot(t)
+	l := harness.NewLayers(t, graftImage)
+	k := harness.NewLayers(t, "f dir/file lower")
+	src := k.Kernel(t)
+	m := l.Plyfs(t, "--bind", src.Dir+":/data")
+	dir, file := open(t, m.Path("data/dir"), os.O_RDONLY), open(t, m.Path("data/dir/file"), os.O_RDONLY)
+	watch, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(watch)
+	if _, err := unix.InotifyAddWatch(watch, dir.Name(), unix.IN_CREATE); err != nil {
+		t.Fatal(err)
+	}
+	write(t, m.Path("data/dir/one"), "copies the directory up")
+	if err := os.Chmod(file.Name(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := read(t, file.Name()) + names(t, dir.Name()); got != "lowerfile one" {
+		t.Errorf("%q", got)
+	}
+	for _, f := range []*os.File{dir, file} {
+		if got, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", f.Fd())); got != f.Name() {
+			t.Errorf("an open file is now %q, %v", got, err)
+		}
+	}
+	write(t, m.Path("data/dir/two"), "")
+	buf := make([]byte, 4096)
+	n, err := unix.Read(watch, buf)
+	if err != nil || !bytes.Contains(buf[:n], []byte("one")) || !bytes.Contains(buf[:n], []byte("two")) {
+		t.Errorf("the watch saw %q, %v", buf[:max(n, 0)], err)
+	}
+}
+
+// A file that is append-only can be appended to, and no more.
+func TestSourceAppendOnlyFile(t *testing.T) {
+	harness.NeedRoot(t)
+	l := harness.NewLayers(t, graftImage)
+	src := harness.Filesystem(t, "ext4", 32<<20)
+	harness.Make(t, src, "f log one,\nd upper\nd work")
+	over := &harness.Layers{Lowers: l.Lowers, Upper: src + "/upper", Work: src + "/work", Mnt: harness.Dir(t)}
+	stacked := over.Kernel(t) // in which the kernel does not write by itself
+	write(t, stacked.Path("log"), "one,")
+	m := l.Plyfs(t, "--bind", src+":/data", "--bind", stacked.Dir+":/stacked")
+	for log, view := range map[string]string{src + "/log": m.Path("data/log"), stacked.Path("log"): m.Path("stacked/log")} {
+		if out, err := exec.Command("chattr", "+a", log).CombinedOutput(); err != nil {
+			t.Fatalf("chattr: %v: %s", err, out)
+		}
+		defer exec.Command("chattr", "-a", log).Run()
+		f, err := os.OpenFile(view, os.O_WRONLY|os.O_APPEND, 0)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		if _, err := f.WriteString("two,"); err != nil {
+			t.Error(err)
+		}
+		if err := f.Sync(); err != nil {
+			t.Error(err)
+		}
+		f.Close()
+		for _, flags := range []int{os.O_WRONLY, os.O_RDWR, os.O_WRONLY | os.O_APPEND | os.O_TRUNC} {
+			f, err := os.OpenFile(view, flags, 0)
+			is(t, "open", err, unix.EPERM)
+			f.Close()
+		}
+		if got := read(t, log); got != "one,two," {
+			t.Errorf("%q", got)
+		}
+	}
 }

@@ -177,10 +177,11 @@ func (u *Union) Fsync(n Node, datasync bool) error {
 	}
 	g := n.g
 	g.mu.Lock()
-	d := g.w
-	if d == nil || !d.hold() {
-		if d = g.r; d != nil && !d.hold() {
-			d = nil
+	var d *desc
+	for _, open := range []*desc{g.w, g.a, g.r} {
+		if open != nil && open.hold() {
+			d = open
+			break
 		}
 	}
 	g.mu.Unlock()
