@@ -1,7 +1,9 @@
 package container
 
 import (
+	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -46,6 +48,19 @@ func TestAnyCommandKilled(t *testing.T) {
 			}
 		}
 	})
+}
+
+// Whoever waits outside the user namespace may be killed before its death is that of the command inside, which then ends by
+// itself: a container that is made when nobody waits for it any more is one that nobody removes.
+func TestKilledBeforeTheCommand(t *testing.T) {
+	c := store(t)
+	cmd := c.Command("volume", "create", "late")
+	cmd.Env = append(cmd.Env, "PLYFS_USERNS=inside", "PLYFS_USERNS_PARENT=1")
+	var exit *exec.ExitError
+	if out, err := cmd.CombinedOutput(); !errors.As(err, &exit) || exit.ExitCode() != 128+9 {
+		t.Errorf("plyfs volume create: %v\n%s", err, out)
+	}
+	c.Want("", "volume", "ls", "-q")
 }
 
 // kill kills the command at so many moments of its life.

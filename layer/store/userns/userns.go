@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strconv"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -23,6 +24,9 @@ import (
 // stageVariable tells a copy of this program where it is: "wait" before the ids are
 // mapped, "inside" afterwards.
 const stageVariable = "PLYFS_USERNS"
+
+// parentVariable is the process id of who waits outside, for the second half of the inner process.
+const parentVariable = "PLYFS_USERNS_PARENT"
 
 const (
 	stageWait   = "wait"
@@ -55,6 +59,7 @@ func Enter() error {
 	case os.Geteuid() == 0:
 		if stage == stageInside {
 			Settle()
+			orphaned()
 		}
 		return nil
 	case stage == stageInside:
@@ -73,6 +78,17 @@ func Enter() error {
 func Settle() {
 	_ = unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0)
 	_ = unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0)
+}
+
+// orphaned ends this process if who waits outside was killed before [Settle] could make that death ours: nobody would know
+// that the command goes on.
+func orphaned() {
+	if v, ok := os.LookupEnv(parentVariable); ok {
+		os.Unsetenv(parentVariable)
+		if v != strconv.Itoa(os.Getppid()) {
+			os.Exit(128 + int(unix.SIGKILL))
+		}
+	}
 }
 
 // outside starts the inner process, maps its ids, and waits for it.
@@ -124,6 +140,7 @@ func waitForMaps() error {
 	}
 	pipe.Close()
 	os.Setenv(stageVariable, stageInside)
+	os.Setenv(parentVariable, strconv.Itoa(os.Getppid())) // alive, or we would not be: its death is ours until the exec
 	err := unix.Exec(self.Program(), os.Args, os.Environ())
 	return fmt.Errorf("exec in the user namespace: %w", err)
 }
