@@ -89,6 +89,41 @@ func TestFullDisk(t *testing.T) {
 	c.Do("run", "--rm", "app:v1", "true")
 }
 
+// With not a block left what is there can be removed: that is what makes room.
+func TestRemoveOnFullDisk(t *testing.T) {
+	harness.NeedRoot(t)
+	for _, filesystem := range []string{"ext4", "tmpfs"} {
+		disk := harness.Filesystem(t, filesystem, 64<<20)
+		c := storeIn(t, disk)
+		image := layout(t, imagetest.Tree("f small x"))
+		c.Do("image", "load", "-q", "--name", "other:v1", image)
+		c.Do("image", "tag", "other:v1", "other:v2")
+		c.Do("volume", "create", "vol")
+		c.Do("volume", "create", "more")
+		c.Do("run", "--name", "one", "-v", "/anonymous", "app:v1", "true")
+		for _, args := range [][]string{
+			{"image", "rm", "other:v2"},
+			{"image", "rm", "other:v1"},
+			{"volume", "rm", "vol"},
+			{"volume", "prune", "-a"},
+			{"rm", "-v", "one"},
+			{"image", "prune", "-a"},
+		} {
+			free := ballast(t, disk, 0)
+			if out, err := c.Command(args...).CombinedOutput(); err != nil {
+				t.Errorf("%s: plyfs %v: %v\n%s", filesystem, args, err, out)
+			}
+			free()
+		}
+		for _, kind := range []string{"layers", "volumes", "containers", "staging"} {
+			if left := names(c.Root + "/" + kind); len(left) > 0 {
+				t.Errorf("%s: left in %s: %v", filesystem, kind, left)
+			}
+		}
+		c.Want("[]\n", "image", "ls", "--json")
+	}
+}
+
 // How a command ended that has filled the disk is known, also where a further file has no room.
 func TestEndOnFullDisk(t *testing.T) {
 	harness.NeedRoot(t)

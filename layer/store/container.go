@@ -136,8 +136,9 @@ func (s *Store) CreateContainer(c *Container, from []VolumesFrom, complete func(
 			err = Rename(dir, s.Path("containers", c.Name))
 		}
 		if err != nil {
+			undone := &bin{s: s, stage: stage}
 			for _, name := range c.made {
-				_ = s.moveVolume(name, stage)
+				_ = s.moveVolume(name, undone)
 			}
 		}
 		return err

@@ -93,7 +93,7 @@ func (s *Store) readState(c *Container) (State, error) {
 func (s *Store) SetState(c *Container, st *State) error {
 	path := s.ContainerPath(c, "state.json")
 	err := WriteJSON(path, st)
-	if (errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)) && overwriteJSON(path, st) == nil {
+	if noRoom(err) && overwriteJSON(path, st) == nil {
 		return nil
 	}
 	return err
@@ -161,25 +161,25 @@ func (s *Store) LockContainer(c *Container) (release func(), err error) {
 // RemoveLocked removes a container and its writable layer, with volumes also the anonymous
 // volumes that no other container uses. The caller holds the container's lock.
 func (s *Store) RemoveLocked(c *Container, volumes bool) error {
-	stage, err := s.Stage("removed")
+	removed, err := s.newBin()
 	if err != nil {
 		return err
 	}
-	defer stage.Close()
+	defer removed.Close()
 	err = s.Update(func() error {
-		if err := Rename(s.ContainerPath(c), stage.Dir+"/container"); err != nil {
+		if err := removed.take(s.ContainerPath(c)); err != nil {
 			return err
 		}
 		if !volumes {
 			return nil
 		}
-		return s.dropAnonymous(c, stage)
+		return s.dropAnonymous(c, removed)
 	})
-	return errors.Join(err, stage.Close())
+	return errors.Join(err, removed.Close())
 }
 
 // dropAnonymous takes away the anonymous volumes of c, which is gone already, that have no other users.
-func (s *Store) dropAnonymous(c *Container, stage *Stage) error {
+func (s *Store) dropAnonymous(c *Container, to *bin) error {
 	users, unknown, err := s.volumeUsers()
 	if err != nil {
 		return err
@@ -193,7 +193,7 @@ func (s *Store) dropAnonymous(c *Container, stage *Stage) error {
 		if m.Type != VolumeMount || !m.Anonymous || len(users[m.Source]) > 0 {
 			continue
 		}
-		if err := s.moveVolume(m.Source, stage); err != nil && !errors.Is(err, unix.ENOENT) {
+		if err := s.moveVolume(m.Source, to); err != nil && !errors.Is(err, unix.ENOENT) {
 			errs = append(errs, err)
 		}
 	}

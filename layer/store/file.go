@@ -65,8 +65,9 @@ func encodeJSON(v any) ([]byte, error) {
 	return b.Bytes(), err
 }
 
-// overwriteJSON writes a value into a small file that is there, for when the disk has no room for another one. A
-// crash in the middle leaves it damaged.
+// overwriteJSON writes a value into a small file that is there, for when the disk has no room for another one. What is
+// shorter is written as long as it was, with spaces, by one write: killed after that, we leave JSON. When the power fails
+// in the middle the file is damaged.
 func overwriteJSON(path string, v any) error {
 	b, err := encodeJSON(v)
 	if err != nil {
@@ -76,14 +77,19 @@ func overwriteJSON(path string, v any) error {
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(b)
-	if err == nil {
-		err = f.Truncate(int64(len(b)))
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return err
 	}
-	if err == nil {
-		err = f.Sync()
+	pad := max(0, st.Size()-int64(len(b)))
+	if _, err := f.Write(append(b, bytes.Repeat([]byte(" "), int(pad))...)); err != nil {
+		return err
 	}
-	return errors.Join(err, f.Close())
+	if err := f.Truncate(int64(len(b))); err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
 }
 
 // ReadJSON reads a file that [WriteJSON] wrote. A file that is damaged is an error that

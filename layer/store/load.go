@@ -78,7 +78,7 @@ func (s *Store) Add(ctx context.Context, in *image.Image, o AddOptions) (*Image,
 
 // explain adds what the user can do about it.
 func explain(err error, root string) error {
-	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+	if noRoom(err) {
 		return fmt.Errorf("%w (the store is in %s; plyfs image prune makes room)", err, root)
 	}
 	return err

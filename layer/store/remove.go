@@ -3,7 +3,6 @@ package store
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -96,11 +95,11 @@ func (s *Store) Prune(all bool) (*Removed, error) {
 	})
 }
 
-// remover takes things away while the store is locked: it moves them to a stage, which
+// remover takes things away while the store is locked: it moves them to a bin, which
 // is emptied after the lock is gone.
 type remover struct {
 	s     *Store
-	stage *Stage
+	bin   *bin
 	names names
 	users map[string][]string
 	only  map[string]bool // the layers to look at, which were not there before; nil for all
@@ -110,11 +109,11 @@ type remover struct {
 }
 
 func (s *Store) remove(f func(*remover) error) (*Removed, error) {
-	stage, err := s.Stage("removed")
+	b, err := s.newBin()
 	if err != nil {
 		return nil, err
 	}
-	r := &remover{s: s, stage: stage, done: Removed{Names: []string{}, Images: []string{}, Layers: []string{}}}
+	r := &remover{s: s, bin: b, done: Removed{Names: []string{}, Images: []string{}, Layers: []string{}}}
 	err = s.Update(func() (err error) {
 		if r.names, err = s.readNames(); err != nil {
 			return err
@@ -127,7 +126,7 @@ func (s *Store) remove(f func(*remover) error) (*Removed, error) {
 		}
 		return r.layers()
 	})
-	if e := stage.Close(); err == nil {
+	if e := b.Close(); err == nil {
 		err = e
 	}
 	return &r.done, err
@@ -142,7 +141,11 @@ func (r *remover) untag(list ...string) error {
 		delete(r.names, name)
 	}
 	r.done.Names = append(r.done.Names, list...)
-	return r.s.writeNames(r.names)
+	err := r.s.writeNames(r.names)
+	if path := r.s.Path("images", "names.json"); noRoom(err) && overwriteJSON(path, r.names) == nil {
+		return nil
+	}
+	return err
 }
 
 // image takes an image away, names first: a name must never mean what is not there.
@@ -158,7 +161,7 @@ func (r *remover) image(id string) error {
 }
 
 func (r *remover) move(kind, name string) error {
-	return Rename(r.s.Path(kind, name), filepath.Join(r.stage.Dir, kind+"-"+name))
+	return r.bin.take(r.s.Path(kind, name))
 }
 
 // layers takes away the layers that no image has and that nobody holds.

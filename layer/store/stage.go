@@ -10,8 +10,7 @@ import (
 	"github.com/plyfs/plyfs/layer"
 )
 
-// Stage is a directory in staging/, for something that is not finished, or on its way
-// out. It exists until Close, or until the end of the process and the next Open.
+// Stage is a directory in staging/, for something that is not finished. It exists until Close, or until the end of the process and the next Open.
 type Stage struct {
 	// Dir is the directory's path.
 	Dir string
@@ -60,20 +59,6 @@ func (g *Stage) Close() error {
 	unix.Close(g.fd)
 	g.fd = -1
 	return err
-}
-
-// Discard takes a file or directory of the store away: it is gone when Discard
-// returns, and stays gone after a crash in the middle.
-func (s *Store) Discard(path string) error {
-	g, err := s.Stage("removed")
-	if err != nil {
-		return err
-	}
-	if err := Rename(path, g.Dir+"/it"); err != nil {
-		g.Close()
-		return err
-	}
-	return g.Close()
 }
 
 // sweep removes the stages nobody holds. What cannot be removed (by a plain

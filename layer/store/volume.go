@@ -199,11 +199,11 @@ func (s *Store) volume(name string) (*Volume, error) {
 // is an error with the names of the containers. With force, one that does not exist
 // is no error.
 func (s *Store) RemoveVolume(name string, force bool) error {
-	stage, err := s.Stage("removed")
+	removed, err := s.newBin()
 	if err != nil {
 		return err
 	}
-	defer stage.Close()
+	defer removed.Close()
 	err = s.Update(func() error {
 		if _, err := s.volume(name); err != nil && damageOf(err) == nil {
 			return err
@@ -218,7 +218,7 @@ func (s *Store) RemoveVolume(name string, force bool) error {
 		if len(unknown) > 0 {
 			return fmt.Errorf("volume %s may be in use: %w", name, unknown[0])
 		}
-		return s.moveVolume(name, stage)
+		return s.moveVolume(name, removed)
 	})
 	if force && errors.Is(err, ErrNotFound) {
 		return nil
@@ -226,7 +226,7 @@ func (s *Store) RemoveVolume(name string, force bool) error {
 	if err != nil {
 		return err
 	}
-	return stage.Close()
+	return removed.Close()
 }
 
 // HoldVolume keeps a volume from being removed until release is called or the process ends.
@@ -249,9 +249,9 @@ func (s *Store) HoldVolume(name string) (release func(), err error) {
 	return release, err
 }
 
-// moveVolume takes a volume out of sight, into a stage. The caller holds the lock, and knows
+// moveVolume takes a volume out of sight, into a bin. The caller holds the lock, and knows
 // that nobody uses it.
-func (s *Store) moveVolume(name string, stage *Stage) error {
+func (s *Store) moveVolume(name string, to *bin) error {
 	path := s.Path("volumes", name)
 	held, err := lockDir(path, unix.LOCK_EX|unix.LOCK_NB)
 	if err == unix.EWOULDBLOCK {
@@ -267,7 +267,7 @@ func (s *Store) moveVolume(name string, stage *Stage) error {
 			return fmt.Errorf("volume %s is mounted (plyfs mount): unmount it first", name)
 		}
 	}
-	return Rename(path, stage.Dir+"/volume-"+name)
+	return to.take(path)
 }
 
 // lockDir opens a directory and locks it. Errors are errnos.
@@ -290,11 +290,11 @@ func lockDir(path string, how int) (int, error) {
 // PruneVolumes removes the anonymous volumes that no container uses, with all the named ones
 // too, and returns the names of those it removed. What a damaged record may use stays, and so do volumes whose own is.
 func (s *Store) PruneVolumes(all bool) ([]string, error) {
-	stage, err := s.Stage("removed")
+	gone, err := s.newBin()
 	if err != nil {
 		return nil, err
 	}
-	defer stage.Close()
+	defer gone.Close()
 	removed := []string{}
 	err = s.Update(func() error {
 		list, unknown, err := s.volumes()
@@ -310,7 +310,7 @@ func (s *Store) PruneVolumes(all bool) ([]string, error) {
 			if len(v.Users) > 0 || !v.Anonymous && !all {
 				continue
 			}
-			if err := s.moveVolume(v.Name, stage); err != nil {
+			if err := s.moveVolume(v.Name, gone); err != nil {
 				errs = append(errs, err)
 				continue
 			}
@@ -318,5 +318,5 @@ func (s *Store) PruneVolumes(all bool) ([]string, error) {
 		}
 		return errors.Join(errs...)
 	})
-	return removed, errors.Join(err, stage.Close())
+	return removed, errors.Join(err, gone.Close())
 }
