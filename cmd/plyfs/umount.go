@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -86,7 +85,7 @@ func umount(point string, lazy bool) error {
 	if lazy {
 		return fusefs.Detach(path)
 	}
-	device := deviceOf(path)
+	others := findCopies(path)
 	daemon := openDaemon(st.Union.Daemon.PID)
 	if daemon >= 0 {
 		defer unix.Close(daemon)
@@ -105,7 +104,7 @@ func umount(point string, lazy bool) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(waitDaemon(daemon, point, device), incomplete)
+	return errors.Join(waitDaemon(daemon, point, others), incomplete)
 }
 
 // Who asks a mount something, as plyfs watch does ten times a second, keeps it busy just then: "in use"
@@ -124,38 +123,6 @@ func unmountPatiently(path string) error {
 		}
 		time.Sleep(busyPause)
 	}
-}
-
-// deviceOf returns the device number of a mount as mountinfo writes it; "" if it cannot be known.
-func deviceOf(path string) string {
-	var st unix.Stat_t
-	if err := unix.Lstat(path, &st); err != nil {
-		return ""
-	}
-	return fmt.Sprintf(" %d:%d ", unix.Major(st.Dev), unix.Minor(st.Dev))
-}
-
-// otherNamespace names a process that still sees the mount of the device, in a mount
-// namespace of its own; "" if there is none, as far as we may look.
-func otherNamespace(device string) string {
-	if device == "" {
-		return ""
-	}
-	seen := map[string]bool{}
-	tables, _ := filepath.Glob("/proc/[0-9]*/mountinfo")
-	for _, path := range tables {
-		proc := filepath.Dir(path)
-		ns, err := os.Readlink(proc + "/ns/mnt")
-		if err != nil || seen[ns] {
-			continue
-		}
-		seen[ns] = true
-		if b, err := os.ReadFile(path); err == nil && strings.Contains(string(b), device) {
-			name, _ := os.ReadFile(proc + "/comm")
-			return fmt.Sprintf("%s, process %s", strings.TrimSpace(string(name)), filepath.Base(proc))
-		}
-	}
-	return ""
 }
 
 // openDaemon returns a descriptor that becomes readable when the process ends, or -1. The
@@ -181,7 +148,7 @@ func openDaemon(pid int) int {
 // waitDaemon waits for the end of the daemon, which is when the upper is complete
 // and free. It does not wait for other mount namespaces (a container's, a service's) that
 // still have a copy of the mount.
-func waitDaemon(fd int, point, device string) error {
+func waitDaemon(fd int, point string, others *copies) error {
 	if fd < 0 {
 		return nil
 	}
@@ -197,7 +164,7 @@ func waitDaemon(fd int, point, device string) error {
 			fmt.Fprintln(os.Stderr, "plyfs: unmounted; waiting for the daemon to complete the upper")
 			said = true
 		}
-		if other := otherNamespace(device); other != "" {
+		if other := others.left(); other != "" {
 			fmt.Fprintf(os.Stderr, "plyfs: %s: unmounted here, but another mount namespace still has it (%s); the daemon ends with the last of them\n", point, other)
 			return nil
 		}

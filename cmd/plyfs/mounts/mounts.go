@@ -12,15 +12,19 @@ const Plyfs = "fuse.plyfs"
 
 // Mount is one line of the table.
 type Mount struct {
-	ID    string // unique while it is mounted
-	Point string
-	Flags string // as in "ro,nosuid,relatime"
-	Type  string
+	ID     string // unique while it is mounted
+	Device string // as in "0:42", unique while the filesystem is mounted anywhere
+	Point  string
+	Flags  string // as in "ro,nosuid,relatime"
+	Type   string
 }
 
 // Table returns all mounts, in the order of mounting.
-func Table() ([]Mount, error) {
-	f, err := os.Open("/proc/self/mountinfo")
+func Table() ([]Mount, error) { return TableOf("/proc/self") }
+
+// TableOf returns the mounts that another process sees, as it sees them; proc is its directory in /proc.
+func TableOf(proc string) ([]Mount, error) {
+	f, err := os.Open(proc + "/mountinfo")
 	if err != nil {
 		return nil, err
 	}
@@ -35,7 +39,7 @@ func Table() ([]Mount, error) {
 			continue
 		}
 		kind, _, _ := strings.Cut(after, " ")
-		table = append(table, Mount{ID: fields[0], Point: unoctal(fields[4]), Flags: fields[5], Type: kind})
+		table = append(table, Mount{ID: fields[0], Device: fields[2], Point: unoctal(fields[4]), Flags: fields[5], Type: kind})
 	}
 	return table, lines.Err()
 }
