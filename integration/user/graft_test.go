@@ -2,6 +2,7 @@ package user
 
 import (
 	"os"
+	"os/exec"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -97,6 +98,45 @@ cd ../..
 grep -c 'exclude nobody outside' log
 `)
 	if out != "1\n" {
+		t.Error(out)
+	}
+}
+
+// The mount of a source that went away is taken away lazily by who is not root, and the graft shows the next one.
+func TestUserSourceComesBack(t *testing.T) {
+	for _, tool := range []string{"sshfs", "/usr/lib/openssh/sftp-server"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skip(err)
+		}
+	}
+	l := userGrafts(t)
+	harness.Make(t, l.Root, "d far")
+	if err := os.WriteFile(l.Root+"/ssh", []byte("#!/bin/sh\nexec /usr/lib/openssh/sftp-server\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	harness.GiveToUser(t, l.Root)
+	lazily := func() { _ = harness.AsUser(l.Root, "fusermount3", "-uzq", "far").Run() }
+	t.Cleanup(lazily)
+	mount := `sshfs -f -o ssh_command=$PWD/ssh,cache=no localhost:$PWD/src far >/dev/null 2>&1 & echo $! > pid
+until mountpoint -q far; do kill -0 $!; done
+`
+	script(t, harness.AsUser(l.Root, "sh"), mount)
+	t.Cleanup(func() { _, _ = asUser(t, l, "umount", "mnt") })
+	if out, err := asUser(t, l, "mount", "--lower", "lower1", "--log", "log", "--bind", "far:/data", "mnt"); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	out := script(t, harness.AsUser(l.Root, "sh"), `
+cat mnt/data/file
+kill -9 $(cat pid)
+while cat far/file >/dev/null 2>&1; do :; done
+! cat mnt/data/file 2>/dev/null
+! fusermount3 -uq far
+fusermount3 -uz far
+`+mount+`
+cat mnt/data/file
+grep -c 'gone.*fusermount3 -uz' log
+`)
+	if out != "hosthost1\n" {
 		t.Error(out)
 	}
 }

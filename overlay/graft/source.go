@@ -217,7 +217,11 @@ func (s *source) revive() bool {
 	}
 	if err != nil {
 		if !s.gone.Swap(true) {
-			s.u.logf("%s %s: the source is gone: %v", s.spec.Kind, s.path, err)
+			hint := ""
+			if s.remote && !s.u.priv { // whose mount it is, and not a clone
+				hint = " (its mount is busy: take it away with fusermount3 -uz or umount -l before it is mounted again)"
+			}
+			s.u.logf("%s %s: the source is gone: %v%s", s.spec.Kind, s.path, err, hint)
 		}
 		return false
 	}
