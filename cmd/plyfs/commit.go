@@ -60,7 +60,7 @@ func runCommit(c *command, args []string) error {
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("commit %s: %w", box.Name, err)
+		return interrupted(ctx, "commit "+box.Name, fmt.Errorf("commit %s: %w", box.Name, err))
 	}
 	if *asJSON {
 		return printJSON(img)

@@ -5,13 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
-	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 
 	"github.com/plyfs/plyfs/layer/image"
@@ -36,11 +34,6 @@ var imagePullCmd = command{
 	long: `NAME is HOST/PATH:TAG or HOST/PATH@sha256:DIGEST (with a tag before the @, too, which
 then says nothing). Without HOST it is Docker Hub's. Credentials are those of docker login and podman login.`,
 	run: runImagePull,
-}
-
-// interruptible returns a context that ends when the user has enough.
-func interruptible() (context.Context, func()) {
-	return signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM, unix.SIGHUP)
 }
 
 // loadFlags are those of load and pull.
@@ -156,7 +149,15 @@ func (l *loadFlags) each(what string, args []string, open func(ctx context.Conte
 	ctx, stop := interruptible()
 	defer stop()
 	all := []*store.Image{}
-	err = eachName(args, what, func(arg string) error {
+	err = eachName(args, what, func(arg string) (err error) {
+		defer func() {
+			if err != nil && ctx.Err() != nil {
+				err = exitCode(exitFailed) // said once, below
+			}
+		}()
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		src, err := open(ctx, s, arg)
 		if err != nil {
 			return err
@@ -174,6 +175,7 @@ func (l *loadFlags) each(what string, args []string, open func(ctx context.Conte
 		}
 		return nil
 	})
+	err = interrupted(ctx, what, err)
 	if *l.json && (err == nil || len(all) > 0) {
 		if e := printJSON(all); err == nil {
 			err = e

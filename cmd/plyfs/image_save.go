@@ -44,5 +44,5 @@ func runImageSave(c *command, args []string) error {
 	if st, err := os.Stat(*out); err == nil && !st.IsDir() {
 		archive = true
 	}
-	return s.Save(ctx, f.Args(), *out, archive)
+	return interrupted(ctx, c.name, s.Save(ctx, f.Args(), *out, archive))
 }

@@ -1,0 +1,82 @@
+package image
+
+import (
+	"bytes"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/integration/harness"
+	"github.com/plyfs/plyfs/layer/image/imagetest"
+)
+
+// stalled hands on so many bytes of an answer, and then says so and waits for whoever asked to go away.
+type stalled struct {
+	http.ResponseWriter
+	left int
+	r    *http.Request
+	said chan struct{}
+}
+
+func (s *stalled) Write(b []byte) (int, error) {
+	if len(b) <= s.left {
+		s.left -= len(b)
+		return s.ResponseWriter.Write(b)
+	}
+	_, _ = s.ResponseWriter.Write(b[:s.left])
+	s.ResponseWriter.(http.Flusher).Flush()
+	s.said <- struct{}{}
+	<-s.r.Context().Done()
+	panic(http.ErrAbortHandler)
+}
+
+// A pull that is interrupted says so once, ends as a program does that the signal ended, asks for nothing further, and
+// leaves nothing.
+func TestPullInterrupted(t *testing.T) {
+	harness.NeedRoot(t)
+	real := imagetest.Registry(t, "", "")
+	dir := harness.Dir(t)
+	imagetest.WriteLayout(t, dir+"/in", &imagetest.Image{Layers: [][]imagetest.Entry{
+		{imagetest.File("small", 0o644, []byte("x"))}, {imagetest.File("big", 0o644, harness.Bytes(1<<20))}}})
+	imagetest.Push(t, dir+"/in", real+"/app:v1")
+	proxy := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: real})
+	said := make(chan struct{}, 8)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.Contains(r.URL.Path, "/blobs/") {
+			w = &stalled{w, 100 << 10, r, said}
+		}
+		proxy.ServeHTTP(w, r)
+	}))
+	defer server.Close()
+	host := strings.TrimPrefix(server.URL, "http://")
+	for _, sig := range []unix.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGHUP} {
+		c := &harness.CLI{T: t, Root: dir + "/" + unix.SignalName(sig)}
+		cmd := c.Command("image", "pull", host+"/app:v1", host+"/app:v2")
+		var out bytes.Buffer
+		cmd.Stdout, cmd.Stderr = &out, &out
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		<-said
+		if err := cmd.Process.Signal(os.Signal(sig)); err != nil {
+			t.Error(err)
+		}
+		if code := harness.ExitCode(cmd.Wait()); code != 128+int(sig) {
+			t.Errorf("%v: exit code %d", sig, code)
+		}
+		_, text, _ := strings.Cut(out.String(), "unpacked\n")
+		if text != "plyfs: image pull: interrupted\n" {
+			t.Errorf("%v: %q", sig, out.String())
+		}
+		c.Want("[]\n", "image", "ls", "--json")
+		if got := names(t, c.Root+"/layers") + names(t, c.Root+"/staging"); got != "" {
+			t.Errorf("%v: left: %s", sig, got)
+		}
+	}
+}
