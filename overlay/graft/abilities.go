@@ -88,7 +88,8 @@ func aList() []byte {
 	return b
 }
 
-// tryOut makes a file in the root of the source, and tries on it what there is to try.
+// tryOut makes a file in the root of the source, and tries on it what there is to try. It is removed while it is open:
+// with a close just before, a server may lose its way and leave the file under another name (libfuse, as sshfs has it).
 func (s *source) tryOut(fd int, note func(what string, err error)) {
 	probe := fmt.Sprintf(".plyfs-probe-%d", os.Getpid())
 	clear := func() {
@@ -97,13 +98,18 @@ func (s *source) tryOut(fd int, note func(what string, err error)) {
 		}
 	}
 	clear()
-	defer clear()
 	f, err := layer.Open(fd, probe, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL, 0o600)
 	note("create", err)
 	if err != nil {
 		return
 	}
-	defer unix.Close(f)
+	open := []int{f}
+	defer func() {
+		clear()
+		for _, fd := range open {
+			unix.Close(fd)
+		}
+	}()
 	note("xattr", layer.Setxattr(fd, probe, "user.plyfs.probe", []byte("y"), 0))
 	note("acl", layer.Setxattr(fd, probe, accessList, aList(), 0))
 	note("hard-links", layer.Link(fd, probe, fd, probe+"-2"))
@@ -118,7 +124,7 @@ func (s *source) tryOut(fd int, note func(what string, err error)) {
 	note("fallocate", unix.Fallocate(f, 0, 0, 1))
 	_ = layer.Unlink(fd, probe+"-2")
 	if t, err := layer.Open(fd, probe+"-2", unix.O_RDWR|unix.O_CREAT|unix.O_EXCL, 0o600); err == nil {
-		unix.Close(t)
+		open = append(open, t)
 		note("exchange", layer.Rename(fd, probe, fd, probe+"-2", unix.RENAME_EXCHANGE))
 	}
 }
