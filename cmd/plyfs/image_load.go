@@ -23,7 +23,8 @@ var imageLoadCmd = command{
 	long: `PATH is an OCI image layout (a directory or a tar file), an archive of docker save,
 a plain root filesystem (a tar file or a directory), or - for standard input, which
 is also read if no PATH is given and something is connected to it. Archives may be compressed
-with gzip or zstd. Everything is checked against its digest.`,
+with gzip or zstd. Everything is checked against its digest. An image of a layout that has only a tag
+is called after the file; a root filesystem has no name without --name.`,
 	run: runImageLoad,
 }
 
@@ -160,7 +161,7 @@ func (l *loadFlags) each(what string, args []string, open func(ctx context.Conte
 		}
 		src, err := open(ctx, s, arg)
 		if err != nil {
-			return err
+			return s.Explain(err)
 		}
 		defer src.Close()
 		if *l.name != "" && len(src.Images) > 1 {

@@ -85,6 +85,11 @@ func TestFullDisk(t *testing.T) {
 	free = ballast(t, disk, 0)
 	c.Fails("plyfs image prune makes room", "run", "--rm", "app:v1", "true")
 	c.Fails("plyfs image prune makes room", "volume", "create", "new")
+	packed := harness.Dir(t) + "/app.tar.gz" // is unpacked into the store first
+	if err := os.WriteFile(packed, imagetest.Compress(imagetest.Tar(imagetest.Tree("F a 8M")), "gzip"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.Fails("plyfs image prune makes room", "image", "load", packed)
 	free()
 	c.Do("run", "--rm", "app:v1", "true")
 }

@@ -224,7 +224,7 @@ func (c *canceler) Read(p []byte) (int, error) {
 	return c.r.Read(p)
 }
 
-// baseName is what an image without a name is called after: the file's name without
+// baseName is what an image that has only a tag is called after: the file's name without
 // its endings, as far as it can be in a name; "" if nothing is left.
 func baseName(path string) string {
 	if path == "-" {

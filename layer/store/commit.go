@@ -41,7 +41,7 @@ func (s *Store) Commit(ctx context.Context, base string, changes *image.Layer, o
 	if err != nil {
 		a.release()
 		a.undo()
-		return nil, explain(err, s.root)
+		return nil, s.Explain(err)
 	}
 	return out, nil
 }

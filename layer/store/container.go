@@ -89,7 +89,7 @@ type VolumesFrom struct {
 // image, to fill in what depends on it; it must be quick. The mounts are then in the order of precedence, those that c
 // had before first, and complete may take away some of the others.
 func (s *Store) CreateContainer(c *Container, from []VolumesFrom, complete func(*Container, *Image) error) (err error) {
-	defer func() { err = explain(err, s.root) }()
+	defer func() { err = s.Explain(err) }()
 	if c.Name != "" {
 		if err := naming.Check("container", c.Name); err != nil {
 			return err

@@ -71,15 +71,15 @@ func (s *Store) Add(ctx context.Context, in *image.Image, o AddOptions) (*Image,
 	if err != nil {
 		a.release()
 		a.undo()
-		return nil, explain(err, s.root)
+		return nil, s.Explain(err)
 	}
 	return img, nil
 }
 
-// explain adds what the user can do about it.
-func explain(err error, root string) error {
+// Explain adds to an error what the user can do about it.
+func (s *Store) Explain(err error) error {
 	if noRoom(err) {
-		return fmt.Errorf("%w (the store is in %s; plyfs image prune makes room)", err, root)
+		return fmt.Errorf("%w (the store is in %s; plyfs image prune makes room)", err, s.root)
 	}
 	return err
 }

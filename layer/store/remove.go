@@ -31,7 +31,7 @@ func (s *Store) Tag(ref, name string) (full string, err error) {
 	if full, err = ParseName(name); err != nil {
 		return "", err
 	}
-	return full, s.Update(func() error {
+	return full, s.Explain(s.Update(func() error {
 		img, err := s.lookup(ref)
 		if err != nil {
 			return err
@@ -42,7 +42,7 @@ func (s *Store) Tag(ref, name string) (full string, err error) {
 		}
 		n[full] = img.ID
 		return s.writeNames(n)
-	})
+	}))
 }
 
 // RemoveImage takes a name away, and with the last name of an image the image, and with the

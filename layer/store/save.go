@@ -75,7 +75,7 @@ func (s *Store) saveArchive(ctx context.Context, list []image.Saved, w io.Writer
 	}
 	defer stage.Close()
 	if err := image.WriteLayout(ctx, stage.Dir, list, true); err != nil {
-		return explain(err, s.root)
+		return s.Explain(err)
 	}
 	return image.TarLayout(ctx, stage.Dir, w)
 }

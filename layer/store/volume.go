@@ -68,7 +68,7 @@ func (s *Store) CreateVolume(name string, labels map[string]string) (v *Volume, 
 		}
 		return err
 	})
-	return v, created, explain(err, s.root)
+	return v, created, s.Explain(err)
 }
 
 // mendVolume writes the record of a volume anew. That it is filled is more likely than not, and filling one that was

@@ -43,7 +43,7 @@ func (s *Store) FillVolume(name string, fill func(dir string) (bool, error)) err
 		return err
 	}
 	if err := s.fillLocked(path, fill); err != nil {
-		return explain(fmt.Errorf("filling volume %s: %w", name, err), s.root)
+		return s.Explain(fmt.Errorf("filling volume %s: %w", name, err))
 	}
 	return nil
 }
