@@ -164,9 +164,11 @@ func (u *Union) Unlink(c *overlay.Caller, parent Node, name string) error {
 	return u.remove(c, parent.g, name, layer.Unlink)
 }
 
-// Rmdir removes an empty directory.
+// Rmdir removes an empty directory. One that is there only for a graft in it is not empty.
 func (u *Union) Rmdir(c *overlay.Caller, parent Node, name string) error {
-	if u.point(parent, name) != nil {
+	if p := u.point(parent, name); p != nil && p.root.g.syn != nil {
+		return unix.ENOTEMPTY
+	} else if p != nil {
 		return unix.EBUSY
 	}
 	parent = parent.over()
@@ -185,7 +187,8 @@ func (u *Union) Rmdir(c *overlay.Caller, parent Node, name string) error {
 	return u.remove(c, parent.g, name, layer.Rmdir)
 }
 
-// free reports EBUSY if something is grafted into the directory called name.
+// free reports ENOTEMPTY, as the kernel would of a directory with a mount point in it, if something is grafted into the
+// directory called name.
 func (u *Union) free(c *overlay.Caller, parent Node, name string) error {
 	if len(u.points) == 0 {
 		return nil
@@ -203,7 +206,7 @@ func (u *Union) free(c *overlay.Caller, parent Node, name string) error {
 	}
 	defer u.forget(n)
 	if u.holds(n) {
-		return unix.EBUSY
+		return unix.ENOTEMPTY
 	}
 	return nil
 }
