@@ -69,7 +69,7 @@ func (s *Session) Close() {
 
 // Running waits until the container's command runs; an error says that it does not.
 func (s *Session) Running() error {
-	if err := s.conn.Send(&Message{Op: opAwait}); err != nil {
+	if err := s.ask(&Message{Op: opAwait}); err != nil {
 		return err
 	}
 	return s.Started()
@@ -77,7 +77,15 @@ func (s *Session) Running() error {
 
 // Exec asks for another command, with these descriptors.
 func (s *Session) Exec(spec *cell.Spec, stdio [3]*os.File) error {
-	return s.conn.Send(&Message{Op: opExec, Spec: spec}, stdio[:]...)
+	return s.ask(&Message{Op: opExec, Spec: spec}, stdio[:]...)
+}
+
+// ask sends a request. That the keeper is gone is no error: it may have said why, and who waits for the answer gets that.
+func (s *Session) ask(m *Message, files ...*os.File) error {
+	if err := s.conn.Send(m, files...); !errors.Is(err, unix.EPIPE) {
+		return err
+	}
+	return nil
 }
 
 // Stop asks for the end of the container, with SIGKILL after so many seconds. With discard
@@ -89,17 +97,13 @@ func (s *Session) Stop(seconds int, discard bool) error {
 // Pack asks for the writable layer, to be written to a file as an archive; [Session.Wait] returns when it is done.
 // With pause nothing in the container runs meanwhile.
 func (s *Session) Pack(to *os.File, pause bool) error {
-	err := s.conn.Send(&Message{Op: opPack, Pause: pause}, to)
-	if errors.Is(err, unix.EPIPE) { // it may have said why: Wait returns that
-		return nil
-	}
-	return err
+	return s.ask(&Message{Op: opPack, Pause: pause}, to)
 }
 
 // Look starts a process that looks at the view, with these descriptors; [Session.Wait] returns its exit code. An
 // error of type *Failure says why it does not run.
 func (s *Session) Look(args []string, stdio [3]*os.File) error {
-	if err := s.conn.Send(&Message{Op: opLook, Args: args}, stdio[:]...); err != nil && !errors.Is(err, unix.EPIPE) {
+	if err := s.ask(&Message{Op: opLook, Args: args}, stdio[:]...); err != nil {
 		return err
 	}
 	for {

@@ -172,7 +172,7 @@ func (k *Keeper) drain(terminal *os.File) {
 	}
 }
 
-var notRunning = &Message{Error: "the container's command is not running", Code: 1}
+var notRunning = &Message{Error: "the container's command is not running", Code: cell.CodeFailed}
 
 // running waits until the container's command was started, or nobody will, and reports whether it runs.
 func (k *Keeper) running() bool {
@@ -230,7 +230,7 @@ func (c *client) exec(m *Message, stdio [3]*os.File) {
 }
 
 func (c *client) send(m *Message, files ...*os.File) {
-	if err := c.conn.Send(m, files...); err != nil && !errors.Is(err, unix.EPIPE) && !errors.Is(err, unix.ECONNRESET) {
+	if err := c.conn.Send(m, files...); err != nil && !errors.Is(err, unix.EPIPE) {
 		c.k.Log("answer: %v", err)
 	}
 }

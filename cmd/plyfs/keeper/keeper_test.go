@@ -1,7 +1,10 @@
 package keeper
 
 import (
+	"errors"
+	"io"
 	"math"
+	"os"
 	"testing"
 	"time"
 
@@ -27,5 +30,25 @@ func TestGrace(t *testing.T) {
 		if got := grace(seconds); got != want {
 			t.Errorf("%d seconds: %v, want %v", seconds, got, want)
 		}
+	}
+}
+
+// A keeper that ends with a request unread is one that is gone, for who sends the next one, too: it is asked again then.
+func TestSendToWhoIsGone(t *testing.T) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours, theirs := NewConn(os.NewFile(uintptr(fds[0]), "ours")), NewConn(os.NewFile(uintptr(fds[1]), "theirs"))
+	defer ours.Close()
+	if err := ours.Send(&Message{Op: opDone}); err != nil {
+		t.Error(err)
+	}
+	theirs.Close()
+	if err := ours.Send(&Message{Op: opDone}); !errors.Is(err, unix.EPIPE) {
+		t.Errorf("%v, want %v", err, unix.EPIPE)
+	}
+	if _, _, err := ours.Receive(); err != io.EOF {
+		t.Errorf("after that: %v", err)
 	}
 }

@@ -116,7 +116,7 @@ func (c *Conn) Shutdown() {
 	}
 }
 
-// Send sends a message with descriptors, which stay open here.
+// Send sends a message with descriptors, which stay open here; EPIPE if the other end is gone.
 func (c *Conn) Send(m *Message, files ...*os.File) error {
 	b, err := json.Marshal(m)
 	if err != nil {
@@ -139,7 +139,9 @@ func (c *Conn) Send(m *Message, files ...*os.File) error {
 	defer c.leave()
 	for {
 		err := unix.Sendmsg(c.fd, b, oob, nil, unix.MSG_NOSIGNAL)
-		if err != unix.EINTR {
+		// ECONNRESET: the other end is gone and has not read all (or never took the connection). It is
+		// said once, and then EPIPE, which is what senders know.
+		if err != unix.EINTR && err != unix.ECONNRESET {
 			return err
 		}
 	}
