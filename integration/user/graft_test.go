@@ -29,7 +29,7 @@ ln data/from-host data/hard; ln -s x data/soft; chmod 600 data/hard; rm data/sof
 echo x > v/kept; [ "$(cat ../made/kept)" = x ]
 echo t > run/t; [ "$(stat -c %a run)" = 700 ]
 want="Read-only file system"; errno sh -c 'echo > etc/app.conf'
-want="busy"; errno rmdir data; errno rmdir srv/new; errno mv etc/hosts etc/app.conf
+want="busy"; errno rmdir data; errno mv etc/hosts etc/app.conf; want="not empty"; errno rmdir srv/new
 ! ln data/hard etc/hard 2>/dev/null
 mv data/hard etc/hard; [ "$(cat etc/hard)" = host ] && [ ! -e ../src/hard ]
 flock -n data/file -c 'cd ..; ! flock -n src/file true; ! flock -n mnt/data/file true'
