@@ -49,6 +49,17 @@ type Layer struct {
 	Size int64
 
 	open func(ctx context.Context) (io.ReadCloser, error)
+	note func() string // nil: none
+}
+
+// Notes say what its archive, which was read to the end, has otherwise than the source.
+func (l *Layer) Notes() []string {
+	if l.note != nil {
+		if n := l.note(); n != "" {
+			return []string{n}
+		}
+	}
+	return nil
 }
 
 // Open returns the layer's archive. A read at its end, and not before, says whether it was

@@ -41,8 +41,8 @@ func pipe(write func(io.Writer) error) io.ReadCloser {
 	return r
 }
 
-// packPipe packs a directory as it is.
-func packPipe(ctx context.Context, dir string) (io.ReadCloser, error) {
+// packPipe packs a directory as it is, with root for strangers.
+func packPipe(ctx context.Context, dir string, s *strangers) (io.ReadCloser, error) {
 	fd, err := openRoot(dir)
 	if err != nil {
 		return nil, err
@@ -50,6 +50,7 @@ func packPipe(ctx context.Context, dir string) (io.ReadCloser, error) {
 	return pipe(func(w io.Writer) error {
 		defer unix.Close(fd)
 		p := newPacker(ctx, w)
+		p.strangers = s
 		if err := p.emit(fd, "", ""); err != nil {
 			return err
 		}
@@ -107,6 +108,8 @@ type packer struct {
 	done    map[string]bool // names of such files that are in the archive
 	raw     bool            // what is emitted comes from the upper: it has marks
 	buf     []byte
+
+	strangers *strangers // nil for a container's changes, which have none
 }
 
 type inode struct {

@@ -28,7 +28,11 @@ func (p *packer) emit(fd int, name, path string) error {
 		}
 		return at(path, err)
 	}
-	h := &tar.Header{Name: path, Mode: int64(st.Mode) & 0o7777, Uid: int(st.Uid), Gid: int(st.Gid),
+	uid, gid := st.Uid, st.Gid
+	if p.strangers != nil {
+		uid, gid = p.strangers.owner(fd, name, &st)
+	}
+	h := &tar.Header{Name: path, Mode: int64(st.Mode) & 0o7777, Uid: int(uid), Gid: int(gid),
 		ModTime: time.Unix(st.Mtime.Sec, int64(st.Mtime.Nsec))}
 	kind := uint32(st.Mode) & unix.S_IFMT
 	if kind != unix.S_IFDIR && st.Nlink > 1 && p.linked(&st, h) {

@@ -129,9 +129,12 @@ func openDir(ctx context.Context, path string, o OpenOptions) (*Source, error) {
 	if err != nil {
 		return nil, errors.Unwrap(err)
 	}
-	return &Source{Kind: RootDir, Images: []*Image{{Created: st.ModTime(), Layers: []*Layer{{Size: -1, open: func(ctx context.Context) (io.ReadCloser, error) {
-		return packPipe(ctx, path)
-	}}}}}}, nil
+	strangers := newStrangers()
+	l := &Layer{Size: -1, note: strangers.note, open: func(ctx context.Context) (io.ReadCloser, error) {
+		strangers.met = 0
+		return packPipe(ctx, path, strangers)
+	}}
+	return &Source{Kind: RootDir, Images: []*Image{{Created: st.ModTime(), Layers: []*Layer{l}}}}, nil
 }
 
 // openFile opens an archive; f is closed with the source, or now.

@@ -298,7 +298,7 @@ func (a *adder) unpack(ctx context.Context, l *image.Layer, stage *Stage, below 
 	if err := recipe.Close(); err != nil {
 		return "", err
 	}
-	rec := &layerRecord{DiffID: archive.DiffID(), Size: out.Size, Files: out.Files, Notes: out.Notes, Opaque: out.Opaque, Implied: out.Implied}
+	rec := &layerRecord{DiffID: archive.DiffID(), Size: out.Size, Files: out.Files, Notes: append(l.Notes(), out.Notes...), Opaque: out.Opaque, Implied: out.Implied}
 	if err := WriteJSON(dir+"/layer.json", rec); err != nil {
 		return "", err
 	}
