@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -77,6 +78,56 @@ func TestPullInterrupted(t *testing.T) {
 		c.Want("[]\n", "image", "ls", "--json")
 		if got := names(t, c.Root+"/layers") + names(t, c.Root+"/staging"); got != "" {
 			t.Errorf("%v: left: %s", sig, got)
+		}
+	}
+}
+
+// So does a load of what never comes, and a save to who never reads.
+func TestPipeInterrupted(t *testing.T) {
+	harness.NeedRoot(t)
+	dir := harness.Dir(t)
+	c := &harness.CLI{T: t, Root: dir + "/store"}
+	imagetest.WriteLayout(t, dir+"/in", &imagetest.Image{Name: "app:v1", Layers: [][]imagetest.Entry{{imagetest.File("big", 0o644, harness.Bytes(1<<20))}}})
+	c.Do("image", "load", "-q", dir+"/in")
+	packed := c.Do("image", "save", "app:v1")
+	for _, args := range [][]string{{"image", "load", "-"}, {"image", "save", "app:v1"}} {
+		ours, theirs, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd := c.Command(args...)
+		var out bytes.Buffer
+		cmd.Stderr = &out
+		if args[1] == "load" {
+			ours, theirs = theirs, ours
+			cmd.Stdin = theirs
+		} else {
+			cmd.Stdout = theirs
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if args[1] == "load" {
+			_, err = ours.WriteString(packed[:300<<10]) // all of it fits into the pipe only when it is read
+		} else {
+			_, err = ours.Read(make([]byte, 1))
+		}
+		if err != nil {
+			t.Error(err)
+		}
+		if err := cmd.Process.Signal(unix.SIGTERM); err != nil {
+			t.Error(err)
+		}
+		overdue := time.AfterFunc(time.Minute, func() { _ = cmd.Process.Kill() })
+		err = cmd.Wait()
+		overdue.Stop()
+		ours.Close()
+		theirs.Close()
+		if want := "plyfs: image " + args[1] + ": interrupted\n"; harness.ExitCode(err) != 128+int(unix.SIGTERM) || out.String() != want {
+			t.Errorf("%v: %v, %q", args, err, out.String())
+		}
+		if got := names(t, c.Root+"/staging"); got != "" {
+			t.Errorf("%v: left: %s", args, got)
 		}
 	}
 }

@@ -187,7 +187,9 @@ func openFile(ctx context.Context, f *os.File, path string, o OpenOptions) (*Sou
 // openStream copies what cannot be read twice to a file, plain, and opens that. The file
 // has no name, and goes with its descriptor.
 func openStream(ctx context.Context, r io.Reader, path string, o OpenOptions) (*Source, error) {
-	plain, err := decompress(bufio.NewReaderSize(&canceler{ctx, r}, 64<<10))
+	in, done := abandonable(ctx, r)
+	defer done()
+	plain, err := decompress(bufio.NewReaderSize(in, 64<<10))
 	if err != nil {
 		return nil, err
 	}
@@ -214,17 +216,19 @@ func openStream(ctx context.Context, r io.Reader, path string, o OpenOptions) (*
 	return openFile(ctx, f, path, o)
 }
 
-// canceler ends a stream when its context ends.
-type canceler struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (c *canceler) Read(p []byte) (int, error) {
-	if err := c.ctx.Err(); err != nil {
-		return 0, err
+// abandonable ends a stream when its context ends, also while a read waits for somebody who may never write: that read is
+// left behind. done is to be called when no more is wanted.
+func abandonable(ctx context.Context, r io.Reader) (in io.Reader, done func()) {
+	out, w := io.Pipe()
+	go func() {
+		_, err := io.Copy(w, r)
+		w.CloseWithError(err)
+	}()
+	stop := context.AfterFunc(ctx, func() { w.CloseWithError(ctx.Err()) })
+	return out, func() {
+		stop()
+		out.Close()
 	}
-	return c.r.Read(p)
 }
 
 // baseName is what an image that has only a tag is called after: the file's name without

@@ -54,7 +54,8 @@ func (s *Store) Save(ctx context.Context, refs []string, to string, archive bool
 		list = append(list, out)
 	}
 	if to == "-" {
-		return s.saveArchive(ctx, list, os.Stdout)
+		w, done := abandonable(ctx, os.Stdout)
+		return done(s.saveArchive(ctx, list, w))
 	}
 	// Before anything is packed it is known whether there is a place for it.
 	t, err := newTarget(to)
@@ -65,6 +66,32 @@ func (s *Store) Save(ctx context.Context, refs []string, to string, archive bool
 		return t.file(func(f *os.File) error { return s.saveArchive(ctx, list, f) })
 	}
 	return t.directory(func(dir string) error { return image.WriteLayout(ctx, dir, list, false) })
+}
+
+// abandonable returns a way to w that ends when the context does, also while a write waits for somebody who may never read:
+// that write is left behind. done waits for what was written, with the error there was, and returns the first.
+func abandonable(ctx context.Context, w io.Writer) (out io.Writer, done func(error) error) {
+	r, p := io.Pipe()
+	end := make(chan error, 1)
+	go func() {
+		_, err := io.Copy(w, r)
+		r.CloseWithError(err)
+		end <- err
+	}()
+	stop := context.AfterFunc(ctx, func() { r.CloseWithError(ctx.Err()) })
+	return p, func(err error) error {
+		defer stop()
+		p.CloseWithError(err)
+		if err != nil {
+			return err
+		}
+		select {
+		case err = <-end:
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
+		return err
+	}
 }
 
 // saveArchive writes images as a tar archive, by way of the store: how long a blob is has to be known before it.
