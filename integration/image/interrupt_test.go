@@ -107,13 +107,18 @@ func TestPipeInterrupted(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
+		// It waits when it has read all there is, or written all that the pipe takes.
+		waits := func(n int) bool { return n >= 60<<10 }
 		if args[1] == "load" {
-			_, err = ours.WriteString(packed[:300<<10]) // all of it fits into the pipe only when it is read
-		} else {
-			_, err = ours.Read(make([]byte, 1))
+			if _, err := ours.WriteString(packed[:300<<10]); err != nil {
+				t.Error(err)
+			}
+			waits = func(n int) bool { return n == 0 }
 		}
-		if err != nil {
-			t.Error(err)
+		for n := -1; n < 0 || !waits(n); time.Sleep(time.Millisecond) {
+			if n, err = unix.IoctlGetInt(int(theirs.Fd()), unix.TIOCINQ); err != nil {
+				t.Fatal(err)
+			}
 		}
 		if err := cmd.Process.Signal(unix.SIGTERM); err != nil {
 			t.Error(err)
