@@ -96,6 +96,59 @@ func TestTerminalOfExecAndStart(t *testing.T) {
 	c.Want("/dev/pts/0\r\n", "run", "--rm", "-t", "app:v1", "tty")
 }
 
+// Who sat in front of a terminal is gone, killed or with the terminal itself: the command goes on, and does not hang
+// in what it prints.
+func TestTerminalLeft(t *testing.T) {
+	const prints = "trap '' HUP; echo ready; read x; i=0; while [ $i -lt 9999 ]; do echo line $i; i=$((i+1)); done; echo end > /end; sleep 1000"
+	for _, runtime := range runtimes(t) {
+		if runtime != "" {
+			harness.NeedTool(t, runtime)
+		}
+		c := store(t)
+		for name, leave := range map[string]func(x *harness.Terminal, pid int){
+			"killed": func(x *harness.Terminal, pid int) { _ = unix.Kill(pid, unix.SIGKILL); x.Gone() },
+			"hangup": func(x *harness.Terminal, _ int) { x.Hangup(); x.Gone() },
+		} {
+			for _, command := range []string{"run", "exec"} {
+				box := name + command
+				args := []string{"run", "-it", "--runtime", runtime, "--name", box, "app:v1", "sh", "-c", prints}
+				if command == "exec" {
+					c.Do("run", "-d", "--runtime", runtime, "--name", box, "app:v1", "sleep", "1000")
+					args = []string{"exec", "-it", box, "sh", "-c", prints}
+				}
+				cmd := c.Command(args...)
+				x := harness.InTerminal(t, cmd, 24, 80)
+				x.Await("ready\r\n")
+				x.Type("\n")
+				x.Await("line 9\r\n")
+				leave(x, cmd.Process.Pid)
+				await(t, "the end of what "+box+" prints", func() bool {
+					return strings.Contains(c.Do("exec", box, "sh", "-c", "test -e /end && echo there; true"), "there")
+				})
+				c.Do("rm", "-f", box)
+			}
+		}
+	}
+}
+
+// Who was stopped and goes on has a terminal as the shell left it, and maybe of another size.
+func TestTerminalStopped(t *testing.T) {
+	c := store(t)
+	cmd := c.Command("run", "--rm", "-it", "app:v1", "sh", "-c", "echo ready; sh")
+	x := harness.InTerminal(t, cmd, 24, 80)
+	x.Await("ready\r\n")
+	await(t, "a raw terminal", func() bool { return !x.Cooked() })
+	_ = cmd.Process.Signal(unix.SIGSTOP)
+	x.Cook()
+	_ = cmd.Process.Signal(unix.SIGCONT)
+	await(t, "a raw terminal", func() bool { return !x.Cooked() })
+	x.Type("exit 3\n")
+	x.Ends(3)
+	if !x.Cooked() {
+		t.Error("our terminal was left raw")
+	}
+}
+
 // Who is killed in front of a container leaves it running; one with --rm goes when its command ends.
 func TestClientKilled(t *testing.T) {
 	c := store(t)

@@ -116,6 +116,25 @@ func (x *Terminal) Cooked() bool {
 	return attr.Lflag&unix.ICANON != 0 && attr.Lflag&unix.ECHO != 0
 }
 
+// Cook makes the terminal echo and edit lines, as a shell does when its job was stopped.
+func (x *Terminal) Cook() {
+	x.t.Helper()
+	attr, err := unix.IoctlGetTermios(int(x.master.Fd()), unix.TCGETS)
+	if err == nil {
+		attr.Lflag |= unix.ICANON | unix.ECHO
+		err = unix.IoctlSetTermios(int(x.master.Fd()), unix.TCSETS, attr)
+	}
+	if err != nil {
+		x.t.Fatal(err)
+	}
+}
+
+// Hangup takes the terminal away, as when its window is closed.
+func (x *Terminal) Hangup() { x.master.Close() }
+
+// Gone waits for the end of the command, whatever its code.
+func (x *Terminal) Gone() { _ = x.cmd.Wait() }
+
 // Ends waits for the end of the command, which must end with this exit code.
 func (x *Terminal) Ends(code int) {
 	x.t.Helper()

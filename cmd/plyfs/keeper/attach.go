@@ -199,10 +199,13 @@ func (s *Session) Relay(input bool) (int, error) {
 		return s.Wait()
 	}
 	defer s.raw(input)()
-	printed := make(chan struct{})
+	printed := make(chan error, 1)
 	go func() {
-		defer close(printed)
-		copyTerminal(os.Stdout, s.terminal)
+		err := copyTerminal(os.Stdout, int(s.terminal.Fd()))
+		printed <- err
+		if err != nil {
+			s.conn.Shutdown() // only when we have left does the keeper read the terminal, without which the command would hang
+		}
 	}()
 	if input {
 		go func() {
@@ -212,6 +215,14 @@ func (s *Session) Relay(input bool) (int, error) {
 	code, err := s.Wait()
 	if err == nil {
 		<-printed
+		return code, nil
+	}
+	select {
+	case lost := <-printed:
+		if lost != nil {
+			err = &Failure{Code: cell.CodeFailed, Text: fmt.Sprintf("%v: the command goes on without it", lost)}
+		}
+	default:
 	}
 	return code, err
 }
@@ -221,19 +232,19 @@ type rawWriter struct{ w io.Writer }
 
 func (r rawWriter) Write(b []byte) (int, error) { return r.w.Write(b) }
 
-// copyTerminal copies until the other end of the terminal is closed, which reads as EIO.
-func copyTerminal(to io.Writer, from *os.File) {
+// copyTerminal copies until the other end of the terminal is closed, which reads as EIO. An error is one of writing.
+func copyTerminal(to io.Writer, from int) error {
 	buf := make([]byte, 32<<10)
 	for {
-		n, err := unix.Read(int(from.Fd()), buf)
+		n, err := unix.Read(from, buf)
 		if err == unix.EINTR {
 			continue
 		}
 		if err != nil || n <= 0 {
-			return
+			return nil
 		}
 		if _, err := to.Write(buf[:n]); err != nil {
-			return
+			return err
 		}
 	}
 }
@@ -246,22 +257,26 @@ func (s *Session) raw(input bool) func() {
 			_ = cell.Resize(s.terminal, uint16(h), uint16(w))
 		}
 	}
-	ch := make(chan os.Signal, 1)
-	signal.Notify(ch, unix.SIGWINCH) // before it is asked for the first time: no change may be missed between the two
+	ch := make(chan os.Signal, 2)
+	// Who was stopped comes back to a terminal as the shell left it, and heard nothing of its size.
+	signal.Notify(ch, unix.SIGWINCH, unix.SIGCONT) // before it is asked for the first time: no change may be missed between the two
 	resize()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for range ch {
-			resize()
-		}
-	}()
 	restore := func() {}
 	if input {
 		if old, err := term.MakeRaw(0); err == nil {
 			restore = func() { _ = term.Restore(0, old) }
 		}
 	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for sig := range ch {
+			if sig == unix.SIGCONT && input {
+				_, _ = term.MakeRaw(0)
+			}
+			resize()
+		}
+	}()
 	return func() {
 		signal.Stop(ch)
 		close(ch)

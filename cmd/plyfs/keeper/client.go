@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -136,40 +137,14 @@ func (c *client) leave() {
 	if c.looking != nil {
 		_ = c.looking.Kill()
 	}
-	command := c.k.command
-	drain := was && c.attached && command != nil && command.Terminal() != nil && !c.k.ended
-	for other := range c.k.clients {
-		drain = drain && !other.attached
+	if was && c.attached {
+		c.k.drainIfLeft()
 	}
 	if c.k.Runtime == nil && len(c.k.clients) == 0 {
 		c.k.end()
 	}
 	c.k.mu.Unlock()
 	c.conn.Close()
-	if drain {
-		go c.k.drain(command.Terminal())
-	}
-}
-
-// drain writes what the command prints on its terminal to the container's output file.
-func (k *Keeper) drain(terminal *os.File) {
-	out, err := os.OpenFile(k.Store.ContainerPath(k.Container, "output"), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
-	if err != nil {
-		k.Log("%v", err)
-		return
-	}
-	defer out.Close()
-	buf := make([]byte, 32<<10)
-	for {
-		n, err := unix.Read(int(terminal.Fd()), buf)
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil || n <= 0 {
-			return
-		}
-		_, _ = out.Write(buf[:n])
-	}
 }
 
 var notRunning = &Message{Error: "the container's command is not running", Code: cell.CodeFailed}
@@ -209,10 +184,16 @@ func (c *client) exec(m *Message, stdio [3]*os.File) {
 	}
 	defer command.Close()
 	c.ready(command)
+	var ended atomic.Bool
+	gone := make(chan struct{})
 	go func() {
+		defer close(gone)
 		for {
 			m, files, err := c.conn.Receive()
 			if err != nil {
+				if !ended.Load() { // as with Docker the command goes on, and what it prints is lost
+					k.drain(command, "/dev/null")
+				}
 				return
 			}
 			closeAll(files)
@@ -225,8 +206,10 @@ func (c *client) exec(m *Message, stdio [3]*os.File) {
 	if err != nil {
 		k.Log("%v", err)
 	}
+	ended.Store(true)
 	c.send(&Message{Exit: &code})
 	c.conn.Shutdown() // ends the goroutine above
+	<-gone            // the terminal is closed next
 }
 
 func (c *client) send(m *Message, files ...*os.File) {

@@ -161,6 +161,7 @@ func (k *Keeper) begin(stdio [3]*os.File) error {
 	for c := range k.clients {
 		c.ready(command)
 	}
+	k.drainIfLeft() // who started us may have been killed meanwhile
 	for _, sig := range k.early {
 		_ = command.Signal(sig)
 	}
