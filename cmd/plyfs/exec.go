@@ -6,6 +6,7 @@ import (
 	"path"
 
 	"github.com/plyfs/plyfs/cmd/plyfs/cell"
+	"github.com/plyfs/plyfs/cmd/plyfs/keeper"
 )
 
 var execCmd = command{
@@ -62,14 +63,6 @@ func runExec(c *command, args []string) error {
 	if *user != "" {
 		spec.User = *user
 	}
-	session, err := dialLive(s, box)
-	if err == nil && session == nil {
-		return ours(fmt.Errorf("container %s is not running; plyfs start %s runs it", box.Name, box.Name))
-	}
-	if err != nil {
-		return ours(err)
-	}
-	defer session.Close()
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return ours(err)
@@ -82,15 +75,34 @@ func runExec(c *command, args []string) error {
 			files[0] = os.Stdin
 		}
 	}
-	if err := session.Exec(spec, files); err != nil {
-		return ours(fmt.Errorf("container %s: %w", box.Name, err))
-	}
-	if !*detach {
-		defer session.ForwardSignals()()
-	}
-	if err := session.Started(); err != nil {
+	var session *keeper.Session
+	err = whileEnding(func() (err error) { // a daemon that ends may not answer: the next question tells how the container is
+		session, err = dialLive(s, box)
+		if err == nil && session == nil {
+			return fmt.Errorf("container %s is not running; plyfs start %s runs it", box.Name, box.Name)
+		}
+		if err != nil {
+			return err
+		}
+		if err := session.Exec(spec, files); err != nil {
+			session.Close()
+			return fmt.Errorf("container %s: %w", box.Name, err)
+		}
+		forwarded := func() {}
+		if !*detach {
+			forwarded = session.ForwardSignals()
+		}
+		if err := session.Started(); err != nil {
+			forwarded()
+			session.Close()
+			return err
+		}
+		return nil
+	})
+	if err != nil {
 		return ours(err)
 	}
+	defer session.Close()
 	if *detach {
 		return nil
 	}

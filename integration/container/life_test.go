@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -175,5 +176,32 @@ func TestRemovedWhileCompleted(t *testing.T) {
 		if err := unix.Fstat(int(f.Fd()), &st); err != nil || st.Nlink != 0 || st.Blocks*512 >= st.Size {
 			t.Errorf("%d links, %d of %d bytes in the upper, %v", st.Nlink, st.Blocks*512, st.Size, err)
 		}
+	})
+}
+
+// An exec beside a stop ends with its own code, is killed with the container, or says that the container does not run:
+// neither that a daemon was killed nor that memory is short.
+func TestExecBesideStop(t *testing.T) {
+	both(t, func(t *testing.T, c *harness.CLI) {
+		c.Do("create", "--name", "box", "app:v1", "sleep", "1000")
+		for range 8 {
+			c.Do("start", "box")
+			var all sync.WaitGroup
+			for _, command := range [][]string{{"true"}, {"sleep", "1000"}, {"true"}, {"sleep", "1000"}} {
+				all.Add(1)
+				go func() {
+					defer all.Done()
+					cmd := c.Command(append([]string{"exec", "box"}, command...)...)
+					out, err := cmd.CombinedOutput()
+					over := strings.Contains(string(out), "is not running") || strings.Contains(string(out), "has just ended")
+					if code := harness.ExitCode(err); !(code == 0 && command[0] == "true" || code == 137 && len(out) == 0 || code == 125 && over) {
+						t.Errorf("%q: code %d, %q", command, code, out)
+					}
+				}()
+			}
+			c.Do("stop", "-t", "0", "box")
+			all.Wait()
+		}
+		c.Do("rm", "box")
 	})
 }

@@ -67,7 +67,7 @@ func startInside(s *Spec) (*exec.Cmd, error) {
 	allowed := groupsAllowed() // in the host's /proc: ours is not in the other one
 	if err := unix.Setns(targetFD, unix.CLONE_NEWNS|unix.CLONE_NEWPID|unix.CLONE_NEWUTS|unix.CLONE_NEWIPC); err != nil {
 		if err == unix.ESRCH {
-			return nil, errors.New("the container has just ended")
+			return nil, errEnded
 		}
 		return nil, fmt.Errorf("entering the container: %w", err)
 	}
@@ -107,7 +107,24 @@ func startInside(s *Spec) (*exec.Cmd, error) {
 		if errors.Is(err, unix.EINVAL) && who.UID|who.GID != 0 {
 			return nil, identityError("user", who.UID, unix.EINVAL)
 		}
+		if errors.Is(err, unix.ENOMEM) && endsSoon(targetFD) {
+			return nil, errEnded
+		}
 		return nil, executeError(s.Args[0], err)
 	}
 	return cmd, nil
+}
+
+var errEnded = errors.New("the container has just ended")
+
+// endsSoon reports whether the process ends: the kernel says ENOMEM to a fork once process 1 is being killed, which is
+// before its descriptor tells.
+func endsSoon(pidfd int) bool {
+	fds := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
+	for {
+		n, err := unix.Poll(fds, 1000)
+		if err != unix.EINTR {
+			return n > 0
+		}
+	}
 }

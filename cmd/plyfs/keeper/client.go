@@ -170,6 +170,10 @@ func (c *client) exec(m *Message, stdio [3]*os.File) {
 	k := c.k
 	k.mu.Lock()
 	delete(k.clients, c) // its end is not that of the container's command
+	if !k.ended {        // it wants to hear how this one ended, too
+		k.looks.Add(1)
+		defer k.looks.Done()
+	}
 	k.mu.Unlock()
 	if !k.running() {
 		closeAll(stdio[:])

@@ -58,7 +58,7 @@ type Keeper struct {
 	quitOnce  sync.Once
 	begun     chan struct{} // closed when the command was started, or the view is there, or nobody will
 	begunOnce sync.Once
-	looks     sync.WaitGroup // processes that look; none is added once ended is set
+	looks     sync.WaitGroup // processes that look, and other commands; none is added once ended is set
 
 	mu      sync.Mutex
 	state   store.State
@@ -201,9 +201,9 @@ func (k *Keeper) refuse(err error) {
 
 // finish is what is left after the view is gone.
 func (k *Keeper) finish(mountErr error, release func()) error {
-	defer k.hasBegun()
 	k.mu.Lock()
 	k.ended = true
+	k.hasBegun() // who waits for that hears that it is over
 	if k.killer != nil {
 		k.killer.Stop()
 	}
