@@ -226,7 +226,7 @@ func (k *Keeper) finish(mountErr error, release func()) error {
 			st.Error = "the view was unmounted"
 			k.Runtime.Close()
 		}
-		command.Close()
+		defer command.Close() // after awaitLooks: who starts another command uses its descriptor
 	}
 	st = store.State{Status: store.Exited, Started: st.Started, Finished: now(), ExitCode: st.ExitCode, Error: st.Error}
 	err := k.Store.SetState(k.Container, &st)
