@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -15,22 +16,38 @@ type interruption struct{ unix.Signal }
 
 func (i interruption) Error() string { return "interrupted" }
 
-// interruptible returns a context that ends when the user has enough.
+// hurry is how long after a signal another one is taken for the same: a terminal sends it to all processes of a command, and
+// one that waits for another hands it on.
+const hurry = time.Second
+
+// interruptible returns a context that ends when the user has enough. Who is in a hurry sends another signal, later than
+// hurry, which ends us.
 func interruptible() (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	c := make(chan os.Signal, 1)
+	done := make(chan struct{})
 	signal.Notify(c, os.Interrupt, unix.SIGTERM, unix.SIGHUP)
 	go func() {
-		select {
-		case s := <-c:
-			signal.Stop(c) // who is in a hurry sends a second one, which ends us
-			sig, _ := s.(unix.Signal)
-			cancel(interruption{sig})
-		case <-ctx.Done():
+		var first time.Time
+		for {
+			select {
+			case s := <-c:
+				sig, _ := s.(unix.Signal)
+				switch {
+				case first.IsZero():
+					first = time.Now()
+					cancel(interruption{sig})
+				case time.Since(first) > hurry:
+					os.Exit(128 + int(sig))
+				}
+			case <-done:
+				return
+			}
 		}
 	}()
 	return ctx, func() {
 		signal.Stop(c)
+		close(done)
 		cancel(nil)
 	}
 }
