@@ -156,7 +156,9 @@ func (h *history) changeData(dir string) error {
 			clear(b[min(off, int64(len(b))):min(off+n, int64(len(b)))])
 			return b
 		})
-		err = unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n)
+		err = uninterrupted(func() error {
+			return unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n)
+		})
 	case kind == 5 && off < size:
 		b = b[:min(n, size-off)]
 		h.begin(off+int64(len(b)), write)
@@ -185,7 +187,16 @@ func writeMapped(f *os.File, b []byte, off, size int64) (err error) {
 	}
 	defer unix.Munmap(m) //nolint:errcheck // nothing to be done
 	copy(m[off:], b)
-	return unix.Msync(m, unix.MS_SYNC)
+	return uninterrupted(func() error { return unix.Msync(m, unix.MS_SYNC) })
+}
+
+// uninterrupted calls f again when a signal of the Go runtime's own has interrupted the copy-up; os does that by itself.
+func uninterrupted(f func() error) error {
+	for {
+		if err := f(); err != unix.EINTR {
+			return err
+		}
+	}
 }
 
 // changeState gives the file another name, a further one, one less, or another mode.
@@ -198,7 +209,7 @@ func (h *history) changeState(dir string) error {
 	case k == 0:
 		m := []uint32{0o600, 0o644, 0o755}[h.rnd.IntN(3)]
 		next = fmt.Sprintf("%s %o", strings.Join(names, ","), m)
-		do = func() error { return unix.Chmod(h.path(dir, names[0]), m) }
+		do = func() error { return uninterrupted(func() error { return unix.Chmod(h.path(dir, names[0]), m) }) }
 	case len(names) == 2:
 		next = names[1] + " " + mode
 		do = func() error { return os.Remove(h.path(dir, names[0])) }
