@@ -2,8 +2,6 @@ package overlay
 
 import (
 	"fmt"
-	"os"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -93,10 +91,10 @@ func rootOverride(t *layer.Tree, names []string, what string) string {
 	return what
 }
 
-// initialUsers says whether user ids here are those of the machine.
+// initialUsers is [layer.InitialUsers], and true where there are no namespaces.
 func initialUsers() bool {
-	b, err := os.ReadFile("/proc/self/uid_map")
-	return err != nil || strings.Join(strings.Fields(string(b)), " ") == "0 0 4294967295"
+	all, err := layer.InitialUsers()
+	return all || err != nil
 }
 
 // isOverride says whether an attribute is one of those in use.

@@ -109,7 +109,7 @@ type packer struct {
 	raw     bool            // what is emitted comes from the upper: it has marks
 	buf     []byte
 
-	strangers *strangers // nil for a container's changes, which have none
+	strangers *strangers // nil: there are none, as in a container's changes
 }
 
 type inode struct {

@@ -129,10 +129,10 @@ func openDir(ctx context.Context, path string, o OpenOptions) (*Source, error) {
 	if err != nil {
 		return nil, errors.Unwrap(err)
 	}
-	strangers := newStrangers()
-	l := &Layer{Size: -1, note: strangers.note, open: func(ctx context.Context) (io.ReadCloser, error) {
-		strangers.met = 0
-		return packPipe(ctx, path, strangers)
+	var s *strangers
+	l := &Layer{Size: -1, note: func() string { return s.note() }, open: func(ctx context.Context) (io.ReadCloser, error) {
+		s = newStrangers()
+		return packPipe(ctx, path, s)
 	}}
 	return &Source{Kind: RootDir, Images: []*Image{{Created: st.ModTime(), Layers: []*Layer{l}}}}, nil
 }

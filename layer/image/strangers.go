@@ -18,7 +18,11 @@ type strangers struct {
 	met      int
 }
 
+// newStrangers returns nil where there are none: in the first user namespace.
 func newStrangers() *strangers {
+	if all, _ := layer.InitialUsers(); all {
+		return nil
+	}
 	return &strangers{uid: shownID("overflowuid"), gid: shownID("overflowgid")}
 }
 
@@ -48,7 +52,7 @@ func (s *strangers) owner(fd int, name string, st *unix.Statx_t) (uid, gid uint3
 // a stranger's.
 func (s *strangers) known(dir int, name string, kind uint32) bool {
 	if kind != unix.S_IFREG && kind != unix.S_IFDIR {
-		return os.Geteuid() == 0 && initial()
+		return false
 	}
 	if name == "" {
 		name = "."
@@ -61,15 +65,9 @@ func (s *strangers) known(dir int, name string, kind uint32) bool {
 	return true
 }
 
-// initial reports whether this is the first user namespace, which has all ids.
-func initial() bool {
-	b, err := os.ReadFile("/proc/self/uid_map")
-	return err == nil && strings.Join(strings.Fields(string(b)), " ") == "0 0 4294967295"
-}
-
 // note says what was done, "" if nothing was.
 func (s *strangers) note() string {
-	if s.met == 0 {
+	if s == nil || s.met == 0 {
 		return ""
 	}
 	return fmt.Sprintf("%d files and directories are of owners that you have no ids for, and are root's in the image: tar -C DIRECTORY -c . | plyfs image load - keeps the numbers", s.met)

@@ -215,7 +215,7 @@ func (u *Union) Setxattr(c *overlay.Caller, n Node, name string, val []byte, fla
 			}
 			return err
 		}
-		if !killSGID || name != "system.posix_acl_access" {
+		if !killSGID || name != accessList {
 			return nil
 		}
 		var st overlay.Attr

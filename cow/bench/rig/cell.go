@@ -9,12 +9,12 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
-	"strings"
 	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/plyfs/plyfs/layer"
 	"github.com/plyfs/plyfs/layer/store/userns"
 )
 
@@ -216,9 +216,8 @@ func withDebug(old, setting string) string {
 
 // initialUser reports whether root here is root everywhere.
 func initialUser() bool {
-	b, err := os.ReadFile("/proc/self/uid_map")
-	f := strings.Fields(string(b))
-	return err == nil && os.Geteuid() == 0 && len(f) == 3 && f[0] == "0" && f[1] == "0" && f[2] == "4294967295"
+	all, _ := layer.InitialUsers()
+	return all && os.Geteuid() == 0
 }
 
 // TempDir makes a directory whose name begins with the prefix. The function it returns removes it; if this process is killed
